@@ -1,0 +1,86 @@
+// Package control is the adapter's control port: health, readiness, metrics.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
+)
+
+// Status is what /readyz tells.
+type Status struct {
+	Ready    bool   `json:"ready"`
+	Reason   string `json:"reason,omitempty"` // why not
+	Version  uint64 `json:"version"`          // of the log
+	Revoked  int    `json:"revoked"`          // keys that are refused
+	Hub      string `json:"hub"`              // "connected" or "unreachable"
+	Note     string `json:"note,omitempty"`   // what could not be verified
+	Gateways int    `json:"gateways"`
+}
+
+// Config says what the control port tells.
+type Config struct {
+	Status  func() Status
+	Metrics prometheus.Gatherer
+	Log     logrus.FieldLogger
+}
+
+// Server answers on the control port.
+type Server struct{ http http.Server }
+
+// How long a client may take, and a stop.
+const (
+	readTimeout = 10 * time.Second
+	stopTimeout = time.Second
+)
+
+// New returns a server that answers nothing before Run.
+func New(cfg Config) *Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintln(w, "ok") //nolint:errcheck // the client is gone
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, cfg) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{ErrorLog: cfg.Log}))
+	return &Server{http: http.Server{
+		Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: 16 << 10,
+	}}
+}
+
+func ready(w http.ResponseWriter, cfg Config) {
+	s := cfg.Status()
+	w.Header().Set("Content-Type", "application/json")
+	if !s.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if err := json.NewEncoder(w).Encode(s); err != nil {
+		cfg.Log.WithError(err).Debug("Readiness could not be told")
+	}
+}
+
+// Run answers on lis until ctx ends.
+func (s *Server) Run(ctx context.Context, lis net.Listener) error {
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		stopped <- s.http.Shutdown(ctx)
+	})
+	err := s.http.Serve(lis)
+	if stop() { // it failed by itself
+		return fmt.Errorf("control port: %w", err)
+	}
+	if err := <-stopped; err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("control port: %w", err)
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,89 @@
+// Command adapter tells API gateways which tokens are revoked.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // what was asked for could not be done
+	exitUsage       = 2 // the command line or the configuration is wrong
+	exitUnreachable = 3 // the hub or the adapter does not answer, or refuses the credentials
+	exitNotFound    = 4 // what was asked for does not exist
+)
+
+// exitError is an error with the code to leave with.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "adapter:", err)
+	}
+	os.Exit(exitCode(err))
+}
+
+func exitCode(err error) int {
+	var coded exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &coded):
+		return coded.code
+	}
+	return exitFailed
+}
+
+// command is the whole command line.
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "adapter",
+		Short: "Tells API gateways which tokens are revoked",
+		Long: `The adapter listens for token- and API-key-revocation events on a NATS hub,
+orders them into one log, and serves it over xDS to every gateway.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
+3 hub or adapter out of reach or refusing, 4 not found.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return exitError{exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
+	})
+	var path string
+	root.PersistentFlags().StringVarP(&path, "config", "c", "", "configuration file (default: every setting at its default)")
+	settings := &settings{path: &path}
+	root.AddCommand(
+		runCommand(settings),
+		revokeCommand(settings), approveCommand(settings), watchCommand(settings),
+		deadLetterCommand(settings), configCommand(settings), versionCommand(),
+	)
+	return root
+}
+
+// usage wraps cobra's complaints about arguments.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return exitError{exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
+		}
+		return nil
+	}
+}

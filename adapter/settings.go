@@ -1,0 +1,137 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"revocation-adapter/config"
+	"revocation-adapter/messaging"
+)
+
+// settings reads the configuration file that --config names.
+type settings struct{ path *string }
+
+func (s *settings) load() (config.Config, error) {
+	if *s.path == "" {
+		return config.Default(), nil
+	}
+	cfg, err := config.Load(*s.path)
+	if err != nil {
+		return cfg, exitError{exitUsage, err}
+	}
+	return cfg, nil
+}
+
+// hubConfig turns the file's sections into what package messaging wants.
+func hubConfig(cfg config.Config, log logrus.FieldLogger, reg prometheus.Registerer) messaging.Config {
+	m := messaging.Config{
+		Limits: messaging.Limits{
+			MaxLive: cfg.Revocation.MaxLive, MaxPending: cfg.Hub.MaxPending, MaxPendingBytes: cfg.Hub.MaxPendingBytes,
+		},
+		Grace: time.Duration(cfg.Revocation.Grace), UnknownLife: time.Duration(cfg.Revocation.UnknownLifetime),
+		PurgeInterval: time.Duration(cfg.Revocation.PurgeInterval),
+		MaxDeliveries: uint64(cfg.Ingest.MaxDeliveries), Workers: cfg.Ingest.Workers,
+		Log: log, Metrics: reg, Now: time.Now,
+	}
+	if cfg.Hub.Mode == config.ModeExternal {
+		m.External = externalHub(cfg.Hub)
+		return m
+	}
+	m.Embedded = &messaging.EmbeddedConfig{
+		Listen: cfg.Hub.Listen, Store: cfg.Hub.Store,
+		CA: cfg.Hub.TLS.CA, Cert: cfg.Hub.TLS.Cert, Key: cfg.Hub.TLS.Key,
+	}
+	return m
+}
+
+func externalHub(h config.Hub) messaging.ExternalConfig {
+	ext := messaging.ExternalConfig{
+		User: h.User, Password: string(h.Password), Credentials: h.Credentials, NKey: h.NKey,
+		CA: h.TLS.CA, Cert: h.TLS.Cert, Key: h.TLS.Key, Replicas: h.Replicas,
+	}
+	for _, u := range h.URLs {
+		ext.URLs = append(ext.URLs, string(u))
+	}
+	return ext
+}
+
+// dialHub connects the command line to the hub of the configuration: to an
+// embedded one with the operator's key from its store.
+func dialHub(cfg config.Config) (*nats.Conn, error) {
+	ext := externalHub(cfg.Hub)
+	if cfg.Hub.Mode != config.ModeExternal {
+		scheme := "nats://"
+		if cfg.Hub.TLS.Cert != "" {
+			scheme = "tls://"
+		}
+		ext = messaging.ExternalConfig{
+			URLs: []string{scheme + dialable(cfg.Hub.Listen)}, NKey: messaging.OperatorKey(cfg.Hub.Store),
+			CA: cfg.Hub.TLS.CA,
+		}
+		if cfg.Hub.TLS.CA != "" {
+			ext.Cert, ext.Key = cfg.Hub.TLS.Cert, cfg.Hub.TLS.Key
+		}
+		if _, err := os.Stat(ext.NKey); err != nil {
+			return nil, exitError{exitUnreachable, fmt.Errorf(
+				"no operator key at %s: start the adapter once, and run this command in its directory or with its --config", ext.NKey)}
+		}
+	}
+	conn, err := messaging.Dial(ext, nats.Name("adapter command line"), nats.Timeout(2*time.Second))
+	if err != nil {
+		return nil, exitError{exitUnreachable, fmt.Errorf("connect to the hub at %s: %w; is the adapter running?", ext.URLs[0], err)}
+	}
+	return conn, nil
+}
+
+// dialable turns a listen address into one that this machine can connect to.
+func dialable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// serverTLS builds the TLS side of a listener, nil for plaintext. A client CA
+// makes a client certificate mandatory.
+func serverTLS(t config.ServerTLS) (*tls.Config, error) {
+	if t.Cert == "" {
+		return nil, nil //nolint:nilnil // nil is plaintext
+	}
+	cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", t.Cert, err)
+	}
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if t.ClientCA != "" {
+		if cfg.ClientCAs, err = pool(t.ClientCA); err != nil {
+			return nil, err
+		}
+		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return cfg, nil
+}
+
+func pool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := x509.NewCertPool()
+	if !p.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: %w", path, errors.New("no certificate in it"))
+	}
+	return p, nil
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// watchOptions are the flags of adapter watch.
+type watchOptions struct {
+	address, protocol, from, node, ca, cert, key string
+	asJSON                                       bool
+	count                                        int
+}
+
+func watchCommand(s *settings) *cobra.Command {
+	var o watchOptions
+	c := &cobra.Command{
+		Use:   "watch",
+		Short: "Connect as a gateway and print each response as it comes",
+		Long: `Connect to an adapter as a gateway does, and print every response: version,
+tokens added and removed, bytes, and when it came. The connection is made again
+when it ends, and goes on from the version that was reached.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			if o.address == "" {
+				o.address = dialable(cfg.XDS.Listen)
+			}
+			return o.run(c)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&o.address, "address", "", "the adapter, host:port (default: xds.listen of the configuration)")
+	flags.StringVar(&o.protocol, "protocol", "rtds", "rtds as enforcers speak it, sotw or delta on the aggregated service")
+	flags.StringVar(&o.from, "from", "", "version to go on from (default: the whole set)")
+	flags.StringVar(&o.node, "node", "adapter-watch", "instance identifier to appear under")
+	flags.StringVar(&o.ca, "ca", "", "PEM file that verifies the adapter's certificate; makes the connection TLS")
+	flags.StringVar(&o.cert, "cert", "", "PEM file of the client certificate")
+	flags.StringVar(&o.key, "key", "", "PEM file of the client certificate's key")
+	flags.BoolVar(&o.asJSON, "json", false, "one JSON object per response")
+	flags.IntVar(&o.count, "count", 0, "leave after this many responses (default: never)")
+	return c
+}
+
+// reconnectDelay is how long to wait before connecting again.
+const reconnectDelay = time.Second
+
+func (o *watchOptions) run(c *cobra.Command) error {
+	creds, err := o.credentials()
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	conn, err := grpc.NewClient(o.address, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	defer conn.Close() //nolint:errcheck // leaving
+	open, err := o.opener()
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	p := &printer{out: c.OutOrStdout(), asJSON: o.asJSON}
+	w := &watcher{conn: conn, node: o.node, version: o.from, print: p.print, left: o.count}
+	for first := true; ; first = false {
+		err := open(c.Context(), w)
+		switch {
+		case c.Context().Err() != nil || err == nil:
+			return nil
+		case status.Code(err) == codes.InvalidArgument:
+			return err
+		case first && w.responses == 0:
+			return exitError{exitUnreachable, fmt.Errorf("watch %s: %w; is the adapter running?", o.address, err)}
+		}
+		fmt.Fprintf(c.ErrOrStderr(), "The stream ended (%s: %s), connecting again\n", status.Code(err), status.Convert(err).Message())
+		select {
+		case <-c.Context().Done():
+			return nil
+		case <-time.After(reconnectDelay):
+		}
+	}
+}
+
+func (o *watchOptions) opener() (func(context.Context, *watcher) error, error) {
+	switch o.protocol {
+	case "rtds":
+		return watchRTDS, nil
+	case "sotw":
+		return watchSotw, nil
+	case "delta":
+		return watchDelta, nil
+	}
+	return nil, fmt.Errorf("--protocol must be rtds, sotw or delta, is %q", o.protocol)
+}
+
+func (o *watchOptions) credentials() (credentials.TransportCredentials, error) {
+	if o.ca == "" {
+		return insecure.NewCredentials(), nil
+	}
+	roots, err := pool(o.ca)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if o.cert != "" {
+		cert, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	return credentials.NewTLS(cfg), nil
+}

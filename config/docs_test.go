@@ -1,0 +1,144 @@
+package config_test
+
+import (
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"revocation-adapter/config"
+)
+
+const (
+	document = "../docs/configuration.md"
+	example  = "../resources/conf/adapter.toml"
+)
+
+func TestDocumentedKeys(t *testing.T) {
+	row := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| `([^`]+)` \\| (.+) \\|$")
+	defaults := map[string]string{}
+	for _, cells := range row.FindAllStringSubmatch(content(t, document), -1) {
+		if _, twice := defaults[cells[1]]; twice {
+			t.Errorf("%s is documented twice", cells[1])
+		}
+		defaults[cells[1]] = cells[2]
+	}
+	compareKeys(t, document, defaults)
+	for key, value := range defaults {
+		checkDefault(t, key+" = "+value)
+	}
+}
+
+// Every section of the documentation holds its own keys, under its own name.
+func TestDocumentedSections(t *testing.T) {
+	section := ""
+	for line := range strings.Lines(content(t, document)) {
+		if name, ok := strings.CutPrefix(line, "## ["); ok {
+			section = strings.TrimSuffix(strings.TrimSpace(name), "]")
+		}
+		if key, ok := strings.CutPrefix(line, "| `"); ok {
+			key, _, _ = strings.Cut(key, "`")
+			if at := strings.LastIndex(key, "."); key[:at] != section {
+				t.Errorf("%s stands under %s", key, section)
+			}
+		}
+	}
+}
+
+func TestDocumentedErrorsAreReal(t *testing.T) {
+	_, err := read(`[hub]
+mode = "external"
+url = "nats-1"
+urls = ["http://nats-1:4222"]
+user = "adapter"
+password = "$env{HUB_PASSWORD}"
+[revocation]
+grace = "ten minutes"
+[xds]
+listen = ":18000"
+`)
+	_, shown, _ := strings.Cut(content(t, document), "```\nconfiguration adapter.toml:\n")
+	shown, _, _ = strings.Cut(shown, "\n```")
+	if err == nil || err.Error() != shown {
+		t.Errorf("got\n%v\ndocumented\n%s", err, shown)
+	}
+}
+
+func TestExampleFileIsTheDefault(t *testing.T) {
+	text := content(t, example)
+	uncommented := regexp.MustCompile(`(?m)^# ([a-z_]+ = )`).ReplaceAllString(text, "$1")
+	for name, text := range map[string]string{"as it is": text, "with every key": uncommented} {
+		got, err := read(text)
+		if err != nil || !reflect.DeepEqual(got, config.Default()) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestExampleFileExplainsEveryKey(t *testing.T) {
+	header, setting := regexp.MustCompile(`^\[([a-z_.]+)\]$`), regexp.MustCompile(`^(# )?([a-z_]+) = (.+)$`)
+	found, section, before := map[string]string{}, "", ""
+	for line := range strings.Lines(content(t, example)) {
+		line = strings.TrimSuffix(line, "\n")
+		if cells := header.FindStringSubmatch(line); cells != nil {
+			section = cells[1]
+		}
+		if cells := setting.FindStringSubmatch(line); cells != nil {
+			found[section+"."+cells[2]] = cells[3]
+			if !strings.HasPrefix(before, "# ") || setting.MatchString(before) {
+				t.Errorf("%s.%s has no comment above it", section, cells[2])
+			}
+		}
+		before = line
+	}
+	compareKeys(t, example, found)
+}
+
+func compareKeys(t *testing.T, file string, found map[string]string) {
+	t.Helper()
+	known := map[string]bool{}
+	for _, key := range keys("", reflect.TypeFor[config.Config]()) {
+		known[key] = true
+		if _, ok := found[key]; !ok {
+			t.Errorf("%s does not have %s", file, key)
+		}
+	}
+	for key := range found {
+		if !known[key] {
+			t.Errorf("%s has %s, which does not exist", file, key)
+		}
+	}
+}
+
+// checkDefault: a key with its documented default changes nothing.
+func checkDefault(t *testing.T, setting string) {
+	t.Helper()
+	got, err := read(setting)
+	if err != nil || !reflect.DeepEqual(got, config.Default()) {
+		t.Errorf("%s is not the default: %v", setting, err)
+	}
+}
+
+func keys(prefix string, section reflect.Type) []string {
+	var all []string
+	for i := range section.NumField() {
+		field := section.Field(i)
+		key := prefix + field.Tag.Get("toml")
+		if field.Type.Kind() == reflect.Struct {
+			all = append(all, keys(key+".", field.Type)...)
+		} else {
+			all = append(all, key)
+		}
+	}
+	return all
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,289 @@
+package messaging
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+	"github.com/sirupsen/logrus"
+)
+
+// EmbeddedConfig is the NATS server inside the adapter.
+type EmbeddedConfig struct {
+	Listen        string // host:port; port 0 takes a free one
+	Store         string // directory of its own
+	CA, Cert, Key string // PEM files; CA asks clients for a certificate
+}
+
+// The files beside the JetStream store.
+const (
+	lockFile     = "lock"        // held by the process that uses the store; its pid
+	storeKeyFile = "store.key"   // encrypts the store at rest
+	operatorFile = "operator.nk" // seed of the operator's nkey, for the command line
+	storeVersion = "jetstream"   // the server's own directory
+	startTimeout = 60 * time.Second
+)
+
+// Ingest buffers of the embedded server: what is published without waiting sits
+// here until it is stored. 1 KB and 1,000,000 events bound it at 1 GB.
+const (
+	maxBufferedEvents = 1_000_000
+	maxBufferedBytes  = 1 << 30
+)
+
+// embeddedServer is a running NATS server, closed by default: a client without
+// credentials is in account PUBLIC and may publish tokenRevocation and hear the
+// reply. All streams are in account HUB.
+type embeddedServer struct {
+	*server.Server
+	operator nkeys.KeyPair
+	lock     *flock.Flock
+}
+
+func startEmbedded(ctx context.Context, cfg EmbeddedConfig, log logrus.FieldLogger) (*embeddedServer, error) {
+	if err := os.MkdirAll(cfg.Store, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store: %w", err)
+	}
+	lock, err := lockStore(cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	e := &embeddedServer{lock: lock}
+	if err := e.start(ctx, cfg, log); err != nil {
+		e.stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *embeddedServer) start(ctx context.Context, cfg EmbeddedConfig, log logrus.FieldLogger) (err error) {
+	if e.operator, err = operatorKey(cfg.Store); err != nil {
+		return err
+	}
+	opts, err := e.options(cfg)
+	if err != nil {
+		return err
+	}
+	if e.Server, err = server.NewServer(opts); err != nil {
+		return fmt.Errorf("server options: %w", err)
+	}
+	fatal := make(chan string, 1)
+	e.SetLoggerV2(serverLog{log, fatal}, false, false, false)
+	ready := make(chan bool, 1)
+	go e.Start() // returns by itself when it listens, or has failed
+	go func() { ready <- e.ReadyForConnections(startTimeout) }()
+	select {
+	case reason := <-fatal:
+		return errors.New(reason)
+	case <-ctx.Done():
+		return ctx.Err()
+	case ok := <-ready:
+		if !ok {
+			return fmt.Errorf("not ready after %s", startTimeout)
+		}
+	}
+	return nil
+}
+
+// options are written as a NATS configuration, so that an operator can compare
+// them with the one of an external cluster.
+func (e *embeddedServer) options(cfg EmbeddedConfig) (*server.Options, error) {
+	storeKey, err := storeKey(cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	operator, err := e.operator.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := splitListen(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	anonymous, err := anonymousKey()
+	if err != nil {
+		return nil, err
+	}
+	opts := &server.Options{}
+	if err := opts.ProcessConfigString(strings.NewReplacer(
+		"$STORE", strconv.Quote(cfg.Store), "$KEY", storeKey, "$OPERATOR", operator,
+		"$ANONYMOUS", anonymous,
+	).Replace(embeddedConfig)); err != nil {
+		return nil, fmt.Errorf("server configuration: %w", err)
+	}
+	opts.Host, opts.Port = host, port
+	opts.StreamMaxBufferedMsgs, opts.StreamMaxBufferedSize = maxBufferedEvents, maxBufferedBytes
+	opts.NoSigs = true
+	if cfg.Cert != "" {
+		opts.TLSConfig, err = server.GenTLSConfig(&server.TLSConfigOpts{
+			CertFile: cfg.Cert, KeyFile: cfg.Key, CaFile: cfg.CA, Verify: cfg.CA != "", Timeout: 5,
+		})
+	}
+	return opts, err
+}
+
+// embeddedConfig keeps the two accounts apart. In one account a client could
+// listen to _INBOX.> and read every event delivered to the adapter, and a
+// publish whose reply is revoked.token.x would make the server write its own
+// acknowledgement over a stored revocation: permissions do not check replies.
+const embeddedConfig = `
+server_name: revocation-adapter
+jetstream {
+  store_dir: $STORE
+  cipher: aes
+  key: "$KEY"
+  sync_interval: always
+}
+accounts {
+  HUB {
+    jetstream: enabled
+    users: [ { nkey: $OPERATOR } ]
+    exports: [ { service: tokenRevocation } ]
+  }
+  PUBLIC {
+    users: [ {
+      nkey: $ANONYMOUS
+      permissions { publish: [tokenRevocation], subscribe: ["_INBOX.>"] }
+    } ]
+    imports: [ { service: { account: HUB, subject: tokenRevocation } } ]
+  }
+}
+no_auth_user: $ANONYMOUS
+`
+
+// anonymousKey names the user that clients without credentials are. Nobody has
+// its seed.
+func anonymousKey() (string, error) {
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return "", err
+	}
+	defer kp.Wipe()
+	return kp.PublicKey()
+}
+
+func splitListen(listen string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w: listen %q: %w", ErrConfig, listen, err)
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		return "", 0, fmt.Errorf("%w: listen %q: the port is not a number", ErrConfig, listen)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// connect opens the adapter's own connection, in account HUB. Without
+// credentials it would be the anonymous client.
+func (e *embeddedServer) connect() (*nats.Conn, error) {
+	public, err := e.operator.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	return nats.Connect("", nats.InProcessServer(e.Server), nats.Name("revocation-adapter"),
+		nats.Nkey(public, e.operator.Sign), nats.MaxReconnects(-1))
+}
+
+func (e *embeddedServer) stop() {
+	if e.Server != nil {
+		e.Shutdown()
+		e.WaitForShutdown()
+	}
+	_ = e.lock.Unlock() // the process is leaving the store either way
+}
+
+// lockStore takes the store for this process. Two servers on one store both
+// start, and corrupt it.
+func lockStore(dir string) (*flock.Flock, error) {
+	path := filepath.Join(dir, lockFile)
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	taken, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock the store: %w", err)
+	}
+	if !taken {
+		pid, _ := os.ReadFile(path) // only to name the other process
+		return nil, fmt.Errorf("the store %s is in use by the adapter with pid %s; stop it, or choose another store",
+			dir, strings.TrimSpace(string(pid)))
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the store: %w", err), lock.Unlock())
+	}
+	return lock, nil
+}
+
+// storeKey reads the key that encrypts the store, or makes one for a new store.
+func storeKey(dir string) (string, error) {
+	path := filepath.Join(dir, storeKeyFile)
+	key, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return strings.TrimSpace(string(key)), err
+	}
+	if _, err := os.Stat(filepath.Join(dir, storeVersion)); err == nil {
+		return "", fmt.Errorf("the store %s has no %s, without which it cannot be read; put the file back", dir, storeKeyFile)
+	}
+	secret := make([]byte, 32)
+	if _, err := rand.Read(secret); err != nil {
+		return "", err
+	}
+	text := hex.EncodeToString(secret)
+	return text, writeSecret(path, text)
+}
+
+// operatorKey reads the operator's nkey, or makes one.
+func operatorKey(dir string) (nkeys.KeyPair, error) {
+	path := filepath.Join(dir, operatorFile)
+	seed, err := os.ReadFile(path)
+	if err == nil {
+		kp, err := nkeys.FromSeed([]byte(strings.TrimSpace(string(seed))))
+		if err != nil {
+			return nil, fmt.Errorf("operator key %s: %w", path, err)
+		}
+		return kp, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, err
+	}
+	if seed, err = kp.Seed(); err != nil {
+		return nil, err
+	}
+	return kp, writeSecret(path, string(seed))
+}
+
+// writeSecret writes a file that only its owner may read, whole or not at all.
+func writeSecret(path, text string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone already once it is renamed
+	_, err = tmp.WriteString(text + "\n")
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// OperatorKey is the path of the operator's seed in the store of an embedded
+// hub, for a command line on the same machine.
+func OperatorKey(store string) string { return filepath.Join(store, operatorFile) }

@@ -1,0 +1,262 @@
+package messaging
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+	"time"
+
+	"revocation-adapter/revocation"
+)
+
+// The types of a token event that name a token. A blank one is TypeDefault.
+const (
+	TypeJWT     = "JWT"
+	TypeAPIKey  = "API_KEY"
+	TypeDefault = "Default" // an opaque token
+)
+
+// StatusRevoked is the only status that tokenRevocation may carry.
+const (
+	StatusRevoked  = "revoked"
+	StatusApproved = "approved"
+)
+
+// Event is one event as its publisher wrote it, normalised but not yet dated.
+type Event struct {
+	ID       string
+	Type     string // as written; TypeDefault where it was blank
+	Domain   revocation.Domain
+	Kind     revocation.Kind
+	Key      string // empty where Domain.Secret
+	Digest   revocation.Digest
+	Expiry   int64 // milliseconds since the epoch; 0 where Lifetime is Unknown
+	Lifetime revocation.Lifetime
+	Tenant   string
+}
+
+// ErrEvent means that an event cannot be understood. No error that wraps it
+// quotes a token.
+var ErrEvent = errors.New("the event is not understood")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrEvent, fmt.Sprintf(format, args...))
+}
+
+// Bounds of what an event may carry, in bytes.
+const (
+	maxEventID = 256
+	maxTenant  = 128
+)
+
+// DecodeEvent reads the envelope that the control plane publishes:
+//
+//	{"event":{"payloadData":{"eventId":…,"revokedToken":…,"expiryTime":…,"type":…,"tenantId":…}}}
+//
+// Names are exact, numbers may be JSON numbers or strings of digits, unknown
+// fields are ignored. Status is what the field of that name may say besides
+// being absent.
+func DecodeEvent(data []byte, status string) (Event, error) {
+	p, err := payloadOf(data)
+	if err != nil {
+		return Event{}, err
+	}
+	var e Event
+	if e.ID, err = p.text("eventId", maxEventID); err != nil {
+		return Event{}, err
+	}
+	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
+		return Event{}, err
+	}
+	switch got, err := p.text("status", 0); {
+	case err != nil:
+		return Event{}, err
+	case got != "" && got != status:
+		return Event{}, malformed("its status is not %q", status)
+	}
+	if e.Expiry, e.Lifetime, err = p.expiry(); err != nil {
+		return Event{}, err
+	}
+	return e, e.readToken(p)
+}
+
+// readToken sets what the token is, by the event's type.
+func (e *Event) readToken(p payload) error {
+	var err error
+	if e.Type, err = p.text("type", 0); err != nil {
+		return err
+	}
+	token, err := p.text("revokedToken", 0)
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		return malformed("revokedToken is missing")
+	}
+	switch strings.ToUpper(e.Type) {
+	case TypeJWT:
+		return e.setID(token, revocation.KindJWT)
+	case TypeAPIKey:
+		return e.setID(token, revocation.KindAPIKey)
+	case "":
+		e.Type = TypeDefault
+		fallthrough
+	case "DEFAULT", "OAUTH2":
+		e.Domain = revocation.DomainOpaque
+		e.Digest = OpaqueDigest(token)
+		return nil
+	}
+	return malformed("its type is none that this version handles")
+}
+
+// setID takes the jti, or reads it from a whole JWT, of which nothing else is
+// kept.
+func (e *Event) setID(token string, kind revocation.Kind) error {
+	if claims, err := revocation.ReadJWT(token); err == nil {
+		token = claims.ID
+	} else if !errors.Is(err, revocation.ErrNotJWT) {
+		return malformed("revokedToken: %v", err)
+	}
+	if err := revocation.CheckKey(token); err != nil {
+		return malformed("revokedToken: %v", err)
+	}
+	e.Domain, e.Kind, e.Key = revocation.DomainToken, kind, token
+	e.Digest = revocation.DigestOf(revocation.DomainToken, token)
+	return nil
+}
+
+// OpaqueDigest is the digest of an opaque token, which may also be given by the
+// name under which it is served: NamePrefix and the digest.
+func OpaqueDigest(token string) revocation.Digest {
+	if text, ok := strings.CutPrefix(token, revocation.NamePrefix); ok {
+		if d, err := revocation.ParseDigest(text); err == nil {
+			return d
+		}
+	}
+	return revocation.DigestOf(revocation.DomainOpaque, token)
+}
+
+// Revocation dates the event. At is when it happened, as far as is known, and
+// unknownLife how long what has no known expiry counts from then.
+func (e Event) Revocation(state revocation.State, at time.Time, unknownLife time.Duration) revocation.Revocation {
+	r := revocation.Revocation{
+		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: state, Kind: e.Kind,
+		Expiry: e.Expiry, Lifetime: e.Lifetime, Time: at.UnixMicro(), Tenant: e.Tenant, Source: "nats",
+	}
+	switch {
+	case e.Lifetime == revocation.Unknown:
+		r.Expiry = at.Add(unknownLife).UnixMilli()
+	case e.Expiry > at.Add(century).UnixMilli():
+		r.Expiry, r.Lifetime = revocation.Never, revocation.Forever
+	}
+	if e.ID != "" {
+		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time}}
+	}
+	return r
+}
+
+// payload is the members of payloadData, by their exact names.
+type payload map[string]json.RawMessage
+
+func payloadOf(data []byte) (payload, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	var envelope map[string]json.RawMessage
+	if err := dec.Decode(&envelope); err != nil {
+		return nil, malformed("it is not a JSON object")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, malformed("something follows the JSON object")
+	}
+	for _, member := range []string{"event", "payloadData"} {
+		inner := envelope[member]
+		envelope = nil
+		if json.Unmarshal(inner, &envelope) != nil || envelope == nil {
+			return nil, malformed("%s is missing or not an object", member)
+		}
+	}
+	return envelope, nil
+}
+
+// text returns a member that is a string or an integer; absent and null are "".
+// A limit of 0 is none.
+func (p payload) text(name string, limit int) (string, error) {
+	raw, ok := p[name]
+	if !ok || string(raw) == "null" {
+		return "", nil
+	}
+	var s string
+	if raw[0] != '"' {
+		var n json.Number
+		if json.Unmarshal(raw, &n) != nil {
+			return "", malformed("%s is neither a string nor a number", name)
+		}
+		s = n.String()
+	} else if json.Unmarshal(raw, &s) != nil {
+		return "", malformed("%s is not a string", name)
+	}
+	if limit > 0 && len(s) > limit {
+		return "", malformed("%s is longer than %d bytes", name, limit)
+	}
+	return s, nil
+}
+
+// Units of expiryTime, which does not say its own.
+const (
+	secondsBelow = 100_000_000_000 // as milliseconds 1973, as seconds the year 5138
+	century      = 100 * 366 * 24 * time.Hour
+)
+
+// expiry reads expiryTime: 0 or missing is unknown, below 1e11 it is seconds,
+// else milliseconds. What is too far ahead is found when the event is dated.
+func (p payload) expiry() (int64, revocation.Lifetime, error) {
+	text, err := p.text("expiryTime", 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	if text = strings.TrimSpace(text); text == "" {
+		return 0, revocation.Unknown, nil
+	}
+	n, ok := wholeNumber(text)
+	if !ok {
+		return 0, 0, malformed("expiryTime is not a whole number")
+	}
+	switch {
+	case n.Sign() < 0:
+		return 0, 0, malformed("expiryTime is negative")
+	case n.Sign() == 0:
+		return 0, revocation.Unknown, nil
+	case !n.IsInt64():
+		return revocation.Never, revocation.Forever, nil
+	}
+	ms := n.Int64()
+	if ms < secondsBelow {
+		ms *= 1000
+	}
+	return ms, revocation.Dated, nil
+}
+
+// wholeNumber reads digits, and a number such as 1.628175421481E12, as which
+// some serialisers write a long. The length is bounded: so is the exponent.
+func wholeNumber(text string) (*big.Int, bool) {
+	if len(text) > 40 {
+		return nil, false
+	}
+	if n, ok := new(big.Int).SetString(text, 10); ok {
+		return n, true
+	}
+	if i := strings.IndexAny(text, "eE"); i >= 0 && len(text)-i > 5 {
+		return nil, false
+	}
+	if strings.ContainsAny(text, "/xXpPbBoO_") {
+		return nil, false
+	}
+	f, ok := new(big.Rat).SetString(text)
+	if !ok || !f.IsInt() {
+		return nil, false
+	}
+	return f.Num(), true
+}

@@ -1,0 +1,215 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sirupsen/logrus"
+
+	"revocation-adapter/revocation"
+)
+
+// Follower applies the hub's log to this replica's.
+type Follower struct {
+	hub     *Hub
+	log     *revocation.Log
+	say     logrus.FieldLogger
+	metrics *metrics
+
+	notReady atomic.Pointer[string] // why, or nil; any reader, any time
+
+	// The rest is Run's own.
+	applied uint64 // newest sequence of REVOCATIONS that was delivered
+	waiting int    // records applied since the last publication
+	pending []time.Time
+}
+
+// How the follower keeps pace.
+const (
+	idle         = 100 * time.Millisecond // without a message, before the leader is asked during catch-up
+	tick         = 2 * time.Second        // without a message, once caught up
+	maxWaiting   = 64                     // records applied before they are published, whatever is pending
+	maxMeasured  = 1024
+	pullMessages = 10_000
+)
+
+// ErrWentBack means that the hub's log ends before a version that was already
+// shown: a backup was restored, or another log is in its place.
+var ErrWentBack = errors.New("the hub's log went back")
+
+// NewFollower returns a follower of hub that writes log and nobody else does.
+func NewFollower(hub *Hub, log *revocation.Log, m *Metrics) *Follower {
+	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m)}
+	f.setNotReady("the log is not read to its end yet")
+	return f
+}
+
+// NotReady says why what the log holds may be incomplete, "" when it is whole.
+func (f *Follower) NotReady() string {
+	if why := f.notReady.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+func (f *Follower) setNotReady(why string) { f.notReady.Store(&why) }
+
+// Run follows the hub's log until ctx ends, purging as configured.
+func (f *Follower) Run(ctx context.Context) error {
+	cons, err := f.hub.js.OrderedConsumer(ctx, LogStream, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return fmt.Errorf("consumer of %s: %w", LogStream, err)
+	}
+	messages, err := cons.Messages(jetstream.PullMaxMessages(pullMessages))
+	if err != nil {
+		return fmt.Errorf("consumer of %s: %w", LogStream, err)
+	}
+	defer context.AfterFunc(ctx, messages.Stop)()
+	defer messages.Stop()
+	purge := f.hub.cfg.Now().Add(f.hub.cfg.PurgeInterval)
+	for ctx.Err() == nil {
+		if err := f.next(ctx, messages); err != nil {
+			return err
+		}
+		if now := f.hub.cfg.Now(); !now.Before(purge) {
+			f.metrics.purged.Add(float64(f.log.Purge(now)))
+			purge = now.Add(f.hub.cfg.PurgeInterval)
+		}
+	}
+	return ctx.Err()
+}
+
+// next applies the next message, or asks the leader how far the log goes when
+// none comes.
+func (f *Follower) next(ctx context.Context, messages jetstream.MessagesContext) error {
+	wait := tick
+	if f.NotReady() != "" {
+		wait = idle
+	}
+	msg, err := messages.Next(jetstream.NextMaxWait(wait))
+	switch {
+	case err == nil:
+		return f.take(ctx, msg)
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, nats.ErrTimeout):
+		f.publish()
+		return f.confirm(ctx)
+	case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+		return fmt.Errorf("consumer of %s: %w", LogStream, err)
+	}
+	f.say.WithError(err).Warn("The hub's log does not arrive, trying again")
+	select {
+	case <-ctx.Done():
+	case <-time.After(idle):
+	}
+	return nil
+}
+
+// take applies one message and publishes what was applied, when nothing more is
+// at hand.
+func (f *Follower) take(ctx context.Context, msg jetstream.Msg) error {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return fmt.Errorf("message of %s: %w", LogStream, err)
+	}
+	if err := f.apply(meta.Sequence.Stream, msg.Data()); err != nil {
+		return err
+	}
+	ready := f.NotReady() == ""
+	if ready && (meta.NumPending == 0 || f.waiting >= maxWaiting) {
+		f.publish()
+	}
+	if !ready && meta.NumPending == 0 {
+		return f.confirm(ctx)
+	}
+	return nil
+}
+
+func (f *Follower) apply(sequence uint64, data []byte) error {
+	if head := f.log.Snapshot().Version(); sequence <= head {
+		return f.refuse(sequence, head)
+	}
+	f.applied = sequence
+	f.waiting++
+	r, err := decodeRecord(data)
+	if err != nil {
+		f.metrics.undecodable.Inc()
+		f.say.WithError(err).WithField("sequence", sequence).
+			Error("A record of the hub cannot be understood; what was known of its key stays in force")
+		return nil
+	}
+	if r.Lifetime == revocation.Unknown {
+		f.metrics.unknown.Inc()
+	}
+	if len(f.pending) < maxMeasured && r.Time > 0 && f.NotReady() == "" {
+		f.pending = append(f.pending, time.UnixMicro(r.Time))
+	}
+	return f.log.Append(sequence, r)
+}
+
+func (f *Follower) publish() {
+	if f.waiting == 0 || f.NotReady() != "" {
+		return
+	}
+	f.log.Publish(f.applied)
+	now := f.hub.cfg.Now()
+	for _, at := range f.pending {
+		f.metrics.publication.Observe(now.Sub(at).Seconds())
+	}
+	f.waiting, f.pending = 0, f.pending[:0]
+}
+
+// confirm asks the stream's leader whether anything follows what was applied. If
+// nothing does, everything up to the stream's last sequence is applied or gone:
+// the version rises to it, and the replica is ready. That the consumer has
+// nothing pending is not enough: it may be served by a node that lags behind the
+// leader, and a tail that expires is never delivered at all.
+func (f *Follower) confirm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	info, err := f.hub.log.Info(ctx)
+	if err != nil {
+		f.say.WithError(err).Debug("The hub's leader does not answer")
+		return nil
+	}
+	last := info.State.LastSeq
+	if head := f.log.Snapshot().Version(); last < head {
+		return f.refuse(last, head)
+	}
+	if last > f.applied {
+		msg, err := f.hub.log.GetMsg(ctx, f.applied+1, jetstream.WithGetMsgSubject(logSubjects))
+		if err == nil && msg.Sequence <= last {
+			return nil // it will be delivered
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			f.say.WithError(err).Debug("The hub's leader does not answer")
+			return nil
+		}
+	}
+	f.log.Publish(last)
+	f.applied = last
+	f.waiting, f.pending = 0, f.pending[:0]
+	if f.notReady.Swap(nil) != nil {
+		f.say.WithFields(logrus.Fields{"version": last, "revoked": f.log.Snapshot().Counts().Revoked()}).
+			Info("The log is complete")
+	}
+	return nil
+}
+
+// refuse reports that the log went back, and serves nobody new until a person
+// has looked. Streams that are open keep what they have.
+func (f *Follower) refuse(last, head uint64) error {
+	why := fmt.Sprintf("%v: it ends at %d, version %d was shown already", ErrWentBack, last, head)
+	if f.NotReady() != why {
+		f.say.WithFields(logrus.Fields{"last": last, "version": head}).
+			Error("The hub's log went back: was a backup restored? New gateways are refused")
+	}
+	f.setNotReady(why)
+	return nil
+}

@@ -1,0 +1,192 @@
+// Package messaging is the hub and every way in.
+//
+// Events are captured by the stream INGEST, decoded, merged and written by
+// compare-and-set into the stream REVOCATIONS, which is the log: one sequence
+// for all replicas. A Follower applies it to a revocation.Log. An event is
+// acknowledged only after REVOCATIONS has acknowledged, and what cannot be
+// understood goes to the stream DEADLETTER with its reason. The package never
+// logs a token, and keeps nothing of an opaque one but its digest.
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+)
+
+// Config says where the hub is and how it is kept.
+type Config struct {
+	Embedded *EmbeddedConfig // nil: the hub is external
+	External ExternalConfig  // used where Embedded is nil
+
+	Limits        Limits
+	Grace         time.Duration // added to every expiry that is acted on
+	UnknownLife   time.Duration // how long what has no known expiry is kept
+	PurgeInterval time.Duration // between two purges of the log
+	MaxDeliveries uint64        // of an event that cannot be stored, then it is a dead letter
+	Workers       int           // events handled at the same time
+
+	Log     logrus.FieldLogger
+	Metrics prometheus.Registerer
+	Now     func() time.Time // time.Now, unless a test says otherwise
+}
+
+// ExternalConfig is how an existing NATS cluster is reached.
+type ExternalConfig struct {
+	URLs        []string
+	User        string
+	Password    string
+	Credentials string // path of a .creds file
+	NKey        string // path of an nkey seed
+	CA          string // PEM file, of who may have signed the server's certificate
+	Cert, Key   string // PEM files, of the client's own certificate
+	Replicas    int    // of every stream
+}
+
+// Limits bound what the hub holds.
+type Limits struct {
+	MaxLive         int   // records in REVOCATIONS before events wait in INGEST
+	MaxPending      int64 // events in INGEST before publishers get an error
+	MaxPendingBytes int64
+}
+
+// Hub is the adapter's connection to NATS, and the server itself where it is
+// embedded. Its zero value is not usable; Open makes one.
+type Hub struct {
+	cfg    Config
+	server *embeddedServer // nil: external
+	conn   *nats.Conn
+	js     jetstream.JetStream
+
+	ingest, log, dead jetstream.Stream
+}
+
+// ErrConfig means that a Config cannot work.
+var ErrConfig = errors.New("hub configuration")
+
+// apiTimeout bounds a single JetStream request. Before a cluster has a leader
+// they would hang for as long as their context lives.
+const apiTimeout = 5 * time.Second
+
+// Open starts the embedded server, or reaches the external one, and checks that
+// the streams are as they must be, creating those that are missing. It returns
+// when publishers can publish. An external hub that is out of reach is tried
+// again until ctx ends; one that refuses the credentials is an error.
+func Open(ctx context.Context, cfg Config) (*Hub, error) {
+	h := &Hub{cfg: cfg}
+	var err error
+	if cfg.Embedded != nil {
+		if h.server, err = startEmbedded(ctx, *cfg.Embedded, cfg.Log); err != nil {
+			return nil, fmt.Errorf("embedded hub: %w", err)
+		}
+		h.conn, err = h.server.connect()
+	} else {
+		h.conn, err = dialUntil(ctx, cfg)
+	}
+	if err == nil {
+		err = h.openStreams(ctx)
+	}
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("hub: %w", err)
+	}
+	return h, nil
+}
+
+func (h *Hub) openStreams(ctx context.Context) (err error) {
+	if h.js, err = jetstream.New(h.conn, jetstream.WithDefaultTimeout(apiTimeout)); err != nil {
+		return err
+	}
+	replicas := 1
+	if h.server == nil {
+		replicas = h.cfg.External.Replicas
+	}
+	for _, s := range []struct {
+		at  *jetstream.Stream
+		cfg jetstream.StreamConfig
+	}{
+		{&h.ingest, ingestConfig(h.cfg.Limits)},
+		{&h.log, logConfig(h.cfg.Now())},
+		{&h.dead, deadLetterConfig()},
+	} {
+		s.cfg.Replicas = replicas
+		if *s.at, err = h.openStream(ctx, s.cfg); err != nil {
+			return fmt.Errorf("stream %s: %w", s.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// Address is where the embedded hub listens, host:port; "" for an external one.
+func (h *Hub) Address() string {
+	if h.server == nil {
+		return ""
+	}
+	return h.server.Addr().String()
+}
+
+// Connected says whether the hub can be reached now.
+func (h *Hub) Connected() bool { return h.conn.IsConnected() }
+
+// Close ends the connection and the embedded server. What was acknowledged is
+// on disk.
+func (h *Hub) Close() {
+	if h.conn != nil {
+		h.conn.Close()
+	}
+	if h.server != nil {
+		h.server.stop()
+	}
+}
+
+// dialUntil connects to the external hub, trying again while nobody answers.
+func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
+	for {
+		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"))
+		if err == nil || !unreachable(err) {
+			return conn, err
+		}
+		cfg.Log.WithError(err).Warn("The hub cannot be reached, trying again")
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func unreachable(err error) bool {
+	return !errors.Is(err, nats.ErrAuthorization) && !errors.Is(err, nats.ErrAuthExpired) &&
+		!errors.Is(err, nats.ErrAccountAuthExpired) && !errors.Is(err, ErrConfig)
+}
+
+// Dial connects to a NATS server as ext says.
+func Dial(ext ExternalConfig, opts ...nats.Option) (*nats.Conn, error) {
+	if ext.User != "" {
+		opts = append(opts, nats.UserInfo(ext.User, ext.Password))
+	}
+	if ext.Credentials != "" {
+		opts = append(opts, nats.UserCredentials(ext.Credentials))
+	}
+	if ext.NKey != "" {
+		nkey, err := nats.NkeyOptionFromSeed(ext.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("%w: nkey %s: %w", ErrConfig, ext.NKey, err)
+		}
+		opts = append(opts, nkey)
+	}
+	if ext.CA != "" {
+		opts = append(opts, nats.RootCAs(ext.CA))
+	}
+	if ext.Cert != "" {
+		opts = append(opts, nats.ClientCert(ext.Cert, ext.Key))
+	}
+	return nats.Connect(strings.Join(ext.URLs, ","), opts...)
+}

@@ -1,0 +1,83 @@
+package messaging
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// What became of an event.
+const (
+	outcomeStored    = "stored"
+	outcomeDuplicate = "duplicate"
+	outcomeExpired   = "expired"
+	outcomeDead      = "dead_letter"
+	outcomeRetried   = "retried"
+)
+
+// Metrics are the hub's and the log's, shared by Listener and Follower.
+type Metrics metrics
+
+type metrics struct {
+	events      *prometheus.CounterVec
+	full        prometheus.Gauge
+	undecodable prometheus.Counter
+	purged      prometheus.Counter
+	unknown     prometheus.Counter
+	publication prometheus.Histogram
+}
+
+// NewMetrics registers what the package measures.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "revocation_adapter_events_total",
+			Help: "Events by source, kind and what became of them.",
+		}, []string{"source", "kind", "outcome"}),
+		full: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "revocation_adapter_log_full",
+			Help: "1 while the log holds max_live records and events wait in the hub.",
+		}),
+		undecodable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "revocation_adapter_records_undecodable_total",
+			Help: "Records of the hub that could not be understood. A person must look.",
+		}),
+		purged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "revocation_adapter_records_purged_total",
+			Help: "Records that left the log because they expired.",
+		}),
+		unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "revocation_adapter_unknown_expiry_total",
+			Help: "Records applied whose expiry the publisher did not know.",
+		}),
+		publication: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "revocation_adapter_event_to_publication_seconds",
+			Help:    "Time from an event reaching the hub to its publication by this replica.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+	}
+	reg.MustRegister(m.events, m.full, m.undecodable, m.purged, m.unknown, m.publication)
+	return (*Metrics)(m)
+}
+
+func (m *metrics) count(subject, kind, outcome string) {
+	source := "nats_revocation"
+	switch subject {
+	case SubjectApproval:
+		source = "nats_approval"
+	case SubjectIssued:
+		source = "nats_issued"
+	}
+	m.events.WithLabelValues(source, kindLabel(kind), outcome).Inc()
+}
+
+// kindLabel bounds the label to the types that exist.
+func kindLabel(kind string) string {
+	switch k := strings.ToUpper(kind); k {
+	case TypeJWT, TypeAPIKey:
+		return strings.ToLower(k)
+	case "":
+		return "unknown"
+	}
+	return "default"
+}

@@ -1,0 +1,185 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sirupsen/logrus"
+
+	"revocation-adapter/revocation"
+)
+
+// Listener takes events out of INGEST, in turn with the other replicas, and
+// writes them into the log.
+type Listener struct {
+	hub     *Hub
+	writer  writer
+	log     logrus.FieldLogger
+	metrics *metrics
+}
+
+// The durable consumer of INGEST that all replicas share.
+const (
+	ingestConsumer = "adapter"
+	ackWait        = 30 * time.Second
+	maxAckPending  = 1000
+	nakDelay       = time.Second
+	fullDelay      = time.Second // between two looks at whether the log has room again
+)
+
+// NewListener returns a listener of hub whose replica knows what log says.
+func NewListener(hub *Hub, log *revocation.Log, m *Metrics) *Listener {
+	return &Listener{hub: hub, writer: writer{hub, log}, log: hub.cfg.Log, metrics: (*metrics)(m)}
+}
+
+// Run handles events until ctx ends. An event that was taken is finished first.
+func (l *Listener) Run(ctx context.Context) error {
+	cons, err := l.hub.openConsumer(ctx)
+	if err != nil {
+		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
+	}
+	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending / 2))
+	if err != nil {
+		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
+	}
+	defer messages.Stop()
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	events := make(chan jetstream.Msg)
+	defer close(events)
+	for range l.hub.cfg.Workers {
+		workers.Go(func() {
+			for msg := range events {
+				l.handleTokenRevocation(context.WithoutCancel(ctx), msg)
+			}
+		})
+	}
+	return l.read(ctx, messages, events)
+}
+
+func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext, events chan<- jetstream.Msg) error {
+	for ctx.Err() == nil {
+		if !l.waitForRoom(ctx) {
+			break
+		}
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		switch {
+		case err == nil:
+			select {
+			case events <- msg:
+			case <-ctx.Done(): // never taken: it is delivered again
+			}
+		case ctx.Err() != nil:
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed), errors.Is(err, jetstream.ErrConsumerDeleted):
+			return fmt.Errorf("consumer of %s: %w", IngestStream, err)
+		default:
+			l.log.WithError(err).Warn("Events do not arrive, trying again")
+		}
+	}
+	return ctx.Err()
+}
+
+// waitForRoom holds the events back while the log is full: INGEST fills, and
+// publishers get an error. Nothing is evicted.
+func (l *Listener) waitForRoom(ctx context.Context) bool {
+	for said := false; ; said = true {
+		counts := l.writer.log.Snapshot().Counts()
+		if counts.Revoked()+counts.Approved < l.hub.cfg.Limits.MaxLive {
+			l.metrics.full.Set(0)
+			return true
+		}
+		l.metrics.full.Set(1)
+		if !said {
+			l.log.WithField("max_live", l.hub.cfg.Limits.MaxLive).
+				Error("The log is full: events wait in the hub until revocations expire or max_live is raised")
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(fullDelay):
+		}
+	}
+}
+
+// handleTokenRevocation decides what becomes of one event: malformed → dead
+// letter and terminated; not stored → delivered again; stored → acknowledged.
+func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		l.log.WithError(err).Error("An event has no metadata")
+		return // delivered again after ackWait
+	}
+	state, event, err := decode(msg)
+	if err != nil {
+		l.log.WithFields(logrus.Fields{"subject": msg.Subject(), "reason": err}).Error("Event goes to the dead letters")
+		l.bury(ctx, msg, meta, err)
+		return
+	}
+	l.log.Info("Event ", event.Type, " is received")
+	l.log.Debug("RevokedToken: ", masked, ", Token Type: ", event.Type)
+	r := event.Revocation(state, meta.Timestamp, l.hub.cfg.UnknownLife)
+	if r.Expired(l.hub.cfg.Now(), l.hub.cfg.Grace) {
+		l.finish(msg, event.Type, outcomeExpired, msg.Ack())
+		return
+	}
+	changed, err := l.writer.put(ctx, r)
+	switch {
+	case err != nil && meta.NumDelivered >= l.hub.cfg.MaxDeliveries && !errors.Is(err, context.DeadlineExceeded):
+		l.log.WithError(err).WithField("deliveries", meta.NumDelivered).Error("Event cannot be stored")
+		l.bury(ctx, msg, meta, fmt.Errorf("not stored after %d deliveries: %w", meta.NumDelivered, err))
+	case err != nil:
+		l.log.WithError(err).Warn("Event is not stored, it will be delivered again")
+		l.finish(msg, event.Type, outcomeRetried, msg.NakWithDelay(nakDelay))
+	case !changed:
+		l.finish(msg, event.Type, outcomeDuplicate, msg.Ack())
+	default:
+		l.finish(msg, event.Type, outcomeStored, msg.Ack())
+	}
+}
+
+// masked stands for every token that a log line mentions, whatever its length.
+const masked = "********"
+
+func decode(msg jetstream.Msg) (revocation.State, Event, error) {
+	switch msg.Subject() {
+	case SubjectRevocation:
+		e, err := DecodeEvent(msg.Data(), StatusRevoked)
+		return revocation.Revoked, e, err
+	case SubjectApproval:
+		e, err := DecodeEvent(msg.Data(), StatusApproved)
+		return revocation.Approved, e, err
+	}
+	return 0, Event{}, malformed("events on %s are not handled yet", msg.Subject())
+}
+
+func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) {
+	if err := l.hub.bury(ctx, msg.Subject(), msg.Data(), reason.Error()); err != nil {
+		l.log.WithError(err).WithField("sequence", meta.Sequence.Stream).Error("Event cannot be buried, it will be delivered again")
+		l.finish(msg, "", outcomeRetried, msg.NakWithDelay(nakDelay))
+		return
+	}
+	l.finish(msg, "", outcomeDead, msg.TermWithReason("dead letter"))
+}
+
+// finish counts what became of an event and reports an answer that could not be
+// sent: the event will come again, and change nothing.
+func (l *Listener) finish(msg jetstream.Msg, kind, outcome string, err error) {
+	l.metrics.count(msg.Subject(), kind, outcome)
+	if err != nil {
+		l.log.WithError(err).Warn("An event could not be answered, it will be delivered again")
+	}
+}
+
+// openConsumer returns the durable consumer, created if it is missing.
+func (h *Hub) openConsumer(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	return h.ingest.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: ingestConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+		MaxDeliver: -1, MaxAckPending: maxAckPending, MaxWaiting: 512,
+	})
+}

@@ -1,0 +1,143 @@
+package revocation_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"revocation-adapter/revocation"
+)
+
+// event makes one of the few events that can happen to the key in a round:
+// few enough values that ties are common.
+func event(rng *rand.Rand, n int) revocation.Revocation {
+	r := revocation.Revocation{
+		Domain: revocation.DomainToken, Key: "jti-1",
+		Digest:   revocation.DigestOf(revocation.DomainToken, "jti-1"),
+		State:    revocation.Approved + revocation.State(rng.IntN(2)),
+		Kind:     revocation.Kind(rng.IntN(3)),
+		Expiry:   int64(1000 * (1 + rng.IntN(3))),
+		Lifetime: revocation.Dated + revocation.Lifetime(rng.IntN(3)),
+		Time:     int64(1 + rng.IntN(4)),
+		Tenant:   fmt.Sprint(rng.IntN(2)),
+		Source:   "nats",
+	}
+	if r.Lifetime == revocation.Forever {
+		r.Expiry = revocation.Never
+	}
+	switch rng.IntN(8) {
+	case 0: // a full sync: no time, no id, never an approval
+		r.Time, r.State, r.Events = 0, revocation.Revoked, nil
+	case 1: // an event without an id
+	default:
+		r.Events = []revocation.Event{{ID: fmt.Sprintf("e%d", n), Time: r.Time}}
+	}
+	return r
+}
+
+func fold(events []revocation.Revocation) revocation.Revocation {
+	merged := events[0]
+	for _, e := range events[1:] {
+		merged = revocation.Merge(merged, e)
+	}
+	return merged
+}
+
+func TestMergeOfAnyOrderAndRepetitionIsOneRecord(t *testing.T) {
+	for seed := range uint64(20_000) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		events := make([]revocation.Revocation, 1+rng.IntN(8))
+		for i := range events {
+			events[i] = event(rng, i)
+		}
+		want := fold(events)
+		shuffled := append([]revocation.Revocation{}, events...)
+		for range rng.IntN(4) {
+			shuffled = append(shuffled, events[rng.IntN(len(events))])
+		}
+		rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		if got := fold(shuffled); !revocation.Equal(got, want) {
+			t.Fatalf("seed %d: the order decides:\n got %+v\nwant %+v\n of %+v\n as %+v", seed, got, want, events, shuffled)
+		}
+	}
+}
+
+func TestMergeOfTwoIsCommutativeAndIdempotent(t *testing.T) {
+	for seed := range uint64(20_000) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		a, b := event(rng, 0), event(rng, rng.IntN(2))
+		ab, ba := revocation.Merge(a, b), revocation.Merge(b, a)
+		if !revocation.Equal(ab, ba) {
+			t.Fatalf("seed %d: merge of\n %+v\n %+v is\n %+v or\n %+v", seed, a, b, ab, ba)
+		}
+		if again := revocation.Merge(ab, ab); !revocation.Equal(again, ab) {
+			t.Fatalf("seed %d: %+v merged with itself is %+v", seed, ab, again)
+		}
+	}
+}
+
+func TestMerge(t *testing.T) {
+	const hour = int64(3600_000)
+	at := func(state revocation.State, time int64, ids ...string) revocation.Revocation {
+		r := revocation.Revocation{
+			Domain: revocation.DomainToken, Key: "j", State: state, Time: time,
+			Expiry: hour, Lifetime: revocation.Dated,
+		}
+		for _, id := range ids {
+			r.Events = append(r.Events, revocation.Event{ID: id, Time: time})
+		}
+		return r
+	}
+	unknown := func(r revocation.Revocation, expiry int64) revocation.Revocation {
+		r.Lifetime, r.Expiry = revocation.Unknown, expiry
+		return r
+	}
+	fullSync := at(revocation.Revoked, 0)
+	approved := revocation.Merge(at(revocation.Revoked, 1, "r1"), at(revocation.Approved, 2, "a1"))
+
+	tests := []struct {
+		name   string
+		a, b   revocation.Revocation
+		state  revocation.State
+		expiry int64
+		life   revocation.Lifetime
+	}{
+		{"the later approval wins", at(revocation.Revoked, 1), at(revocation.Approved, 2), revocation.Approved, hour, revocation.Dated},
+		{"a late older approval loses", at(revocation.Revoked, 2), at(revocation.Approved, 1), revocation.Revoked, hour, revocation.Dated},
+		{"revoked wins a tie", at(revocation.Approved, 2), at(revocation.Revoked, 2), revocation.Revoked, hour, revocation.Dated},
+		{"a full sync overturns no approval", approved, fullSync, revocation.Approved, hour, revocation.Dated},
+		{"a revocation after an approval counts", approved, at(revocation.Revoked, 3, "r2"), revocation.Revoked, hour, revocation.Dated},
+		{"a retry of the first revocation does not", approved, at(revocation.Revoked, 9, "r1"), revocation.Approved, hour, revocation.Dated},
+		{"the second copy of an event is not later", at(revocation.Revoked, 1, "r1"), at(revocation.Revoked, 9, "r1"), revocation.Revoked, hour, revocation.Dated},
+		{"unknown outlives dated", at(revocation.Revoked, 1), unknown(at(revocation.Revoked, 0), 2*hour), revocation.Revoked, 2 * hour, revocation.Unknown},
+		{"unknown never shortens dated", unknown(at(revocation.Revoked, 1), 1), at(revocation.Revoked, 2), revocation.Revoked, hour, revocation.Unknown},
+		{"a retry extends nothing unknown", unknown(at(revocation.Revoked, 1, "r1"), hour), unknown(at(revocation.Revoked, 2, "r1"), 2*hour), revocation.Revoked, hour, revocation.Unknown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, got := range []revocation.Revocation{revocation.Merge(tt.a, tt.b), revocation.Merge(tt.b, tt.a)} {
+				if got.State != tt.state || got.Expiry != tt.expiry || got.Lifetime != tt.life {
+					t.Errorf("got %s until %d (%s), want %s until %d (%s)",
+						got.State, got.Expiry, got.Lifetime, tt.state, tt.expiry, tt.life)
+				}
+			}
+		})
+	}
+}
+
+func TestMergeRemembersTheLastFourEvents(t *testing.T) {
+	merged := revocation.Revocation{Domain: revocation.DomainToken, Key: "j"}
+	for i := range 6 {
+		merged = revocation.Merge(merged, revocation.Revocation{
+			Domain: revocation.DomainToken, Key: "j", State: revocation.Revoked, Time: int64(i + 1),
+			Events: []revocation.Event{{ID: fmt.Sprint("e", i+1), Time: int64(i + 1)}},
+		})
+	}
+	var ids []string
+	for _, e := range merged.Events {
+		ids = append(ids, e.ID)
+	}
+	if got := fmt.Sprint(ids); got != "[e6 e5 e4 e3]" {
+		t.Errorf("remembered %s, want the newest four", got)
+	}
+}

@@ -1,0 +1,307 @@
+package xds
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+
+	"revocation-adapter/revocation"
+)
+
+// deltaStream is one incremental stream: go-control-plane's server drives it, as
+// its cache and its callbacks. That server does not check nonces and counts a
+// response as known when it is sent, so the stream keeps for itself how far the
+// client has come: what was ACKed, and what is in flight. At most one response
+// is in flight, and what happens meanwhile is coalesced into the next.
+type deltaStream struct {
+	streamBase
+	mu sync.Mutex // held by whoever serves the watch, and to change what follows
+
+	joined   bool // the first request was seen
+	wildcard bool
+	position uint64              // that the client holds; 0 while it holds nothing
+	wanted   map[string]struct{} // names subscribed to, where it is no wildcard
+	owed     map[string]struct{} // names to be answered whatever happened to them
+	pending  delivery            // queued or in flight
+	waiting  bool                // pending is not answered
+
+	// A client that reconnects says what it holds. Until the set has been read
+	// to its end once, that is left out of the answers.
+	initial map[string]string
+	until   uint64 // the end, then
+
+	// returned is what go-control-plane is told that the client holds: nothing.
+	// It writes unsubscribed names into it.
+	returned map[string]string
+}
+
+// delivery is what a response carries beyond its chunk.
+type delivery struct {
+	chunk *chunk
+	from  uint64
+	owed  map[string]struct{} // answered by it
+}
+
+// serveDelta serves a stream until it ends.
+func (s *Server) serveDelta(ctx context.Context, str stream.DeltaStream, typeURL string) error {
+	st := &deltaStream{
+		streamBase: s.newStream(str.Context(), delta),
+		owed:       map[string]struct{}{}, returned: map[string]string{},
+	}
+	return deltaserver.NewServer(ctx, st, st).DeltaStreamHandler(str, typeURL)
+}
+
+// OnDeltaStreamOpen, OnStreamDeltaRequest, OnStreamDeltaResponse and
+// OnDeltaStreamClosed are go-control-plane's callbacks; it calls them from the
+// stream's own goroutine.
+func (st *deltaStream) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnStreamDeltaRequest compares the nonce, which go-control-plane does not.
+func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryRequest) error {
+	if err := st.open(req.GetNode(), req.GetTypeUrl()); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.greeted {
+		st.greeted = true
+		req.ResponseNonce = "" // nonces of another stream mean nothing
+	}
+	switch st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail()); st.answered {
+	case acked:
+		st.waiting = false
+	case nacked: // as if it had never been sent
+		st.waiting = false
+		st.position = st.pending.from
+		maps.Copy(st.owed, st.pending.owed)
+	}
+	return nil
+}
+
+// OnStreamDeltaResponse notes what was sent, by its nonce.
+func (st *deltaStream) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
+	st.sent(resp.GetNonce())
+}
+
+// OnDeltaStreamClosed forgets the stream.
+func (st *deltaStream) OnDeltaStreamClosed(int64, *core.Node) { st.close() }
+
+// CreateWatch is never called: the other protocol has its own stream.
+func (st *deltaStream) CreateWatch(*cache.Request, cache.Subscription, chan cache.Response) (func(), error) {
+	return nil, errOtherProtocol
+}
+
+// CreateDeltaWatch takes over what changed in the subscription. It answers at
+// once, or parks the watch; while a response is in flight it does neither, since
+// the ACK comes here again.
+func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
+	w := &deltaWatch{st: st, req: req, responses: responses, live: true, greet: !st.joined}
+	if st.answered == nacked {
+		w.timed, w.patience = true, st.patience()
+	}
+	st.mu.Lock()
+	st.subscribe(req, sub)
+	waiting := st.waiting
+	st.mu.Unlock()
+	if !waiting {
+		st.cache.serveOrPark(w)
+	}
+	return w.cancel, nil
+}
+
+// subscribe notes what the client wants now, and which names must be answered
+// for that alone: those it has just named, and those it gave up by name while
+// it still wants everything.
+func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription) {
+	if !st.joined {
+		st.join(sub)
+	} else if sub.IsWildcard() && !st.wildcard { // of the rest nothing is known
+		st.position, st.initial = 0, nil
+	}
+	st.wildcard = sub.IsWildcard()
+	st.wanted = maps.Clone(sub.SubscribedResources())
+	for _, name := range req.GetResourceNamesSubscribe() {
+		if name != "*" && st.initial[name] == "" {
+			st.owed[name] = struct{}{}
+		}
+	}
+	for name := range st.returned {
+		st.owed[name] = struct{}{}
+	}
+	clear(st.returned)
+	if !st.wildcard {
+		maps.DeleteFunc(st.owed, func(name string, _ struct{}) bool {
+			_, ok := st.wanted[name]
+			return !ok
+		})
+	}
+}
+
+// join takes the first request: what the client says it holds is compared once.
+// Who wants names is answered each of them, and then what changes.
+func (st *deltaStream) join(sub cache.Subscription) {
+	st.joined = true
+	st.until = st.cache.log.Snapshot().Version()
+	if held := sub.ReturnedResources(); len(held) > 0 {
+		st.initial = maps.Clone(held)
+		st.oweStale()
+	}
+	if !sub.IsWildcard() {
+		st.position = st.until
+	}
+}
+
+// oweStale owes an answer for what the client holds and should not, or holds in
+// another version.
+func (st *deltaStream) oweStale() {
+	for name, version := range st.initial {
+		c, found := st.cache.log.Lookup(name)
+		if !found || c.State != revocation.Revoked || strconv.FormatUint(c.Version, 10) != version {
+			st.owed[name] = struct{}{}
+			delete(st.initial, name)
+		}
+	}
+}
+
+// deltaWatch is one request that waits for its answer.
+type deltaWatch struct {
+	parking
+	st        *deltaStream
+	req       *cache.DeltaRequest
+	responses chan cache.DeltaResponse
+	greet     bool // answer even if there is nothing new
+	live      bool // under st.mu
+	patience  patience
+}
+
+// cancel may be called twice. It holds the lock of the send: the channel is
+// closed after it.
+func (w *deltaWatch) cancel() {
+	w.st.mu.Lock()
+	w.live = false
+	w.st.mu.Unlock()
+	w.st.cache.unpark(w)
+}
+
+func (w *deltaWatch) serve(s *revocation.Snapshot, now time.Time) bool {
+	st := w.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !w.live {
+		return true
+	}
+	if w.timed && !w.patience.over(s.Version(), now) {
+		return false
+	}
+	d := st.next(s, now)
+	if d == nil {
+		if !w.greet {
+			return false
+		}
+		d = &delivery{chunk: st.emptyChunk(s, now), from: st.position}
+	}
+	w.live = false
+	st.pending, st.waiting, st.position = *d, true, d.chunk.to
+	w.responses <- &deltaResponse{st: st, req: w.req, chunk: d.chunk}
+	return true
+}
+
+// next is what the client is to be told at s, or nil.
+func (st *deltaStream) next(s *revocation.Snapshot, now time.Time) *delivery {
+	switch {
+	case len(st.owed) > 0 || st.initial != nil && st.position < st.until:
+		return st.private(s, now)
+	case !st.wildcard:
+		return st.named(s, now)
+	case st.position >= s.Version():
+		return nil
+	}
+	return &delivery{chunk: st.cache.chunk(s, st.position, delta, now), from: st.position}
+}
+
+// private is an answer for this stream alone: names that are owed, and the set
+// without what the client said it holds.
+func (st *deltaStream) private(s *revocation.Snapshot, now time.Time) *delivery {
+	e := st.cache.encoder(delta, now)
+	d := &delivery{chunk: e.chunk, from: st.position, owed: map[string]struct{}{}}
+	for _, name := range slices.Sorted(maps.Keys(st.owed)) {
+		if e.full(len(name)) {
+			break
+		}
+		e.look(st.cache.log, name)
+		d.owed[name] = struct{}{}
+		delete(st.owed, name)
+	}
+	e.collect(s, st.position, func(c revocation.Change, name []byte) bool {
+		_, answered := d.owed[string(name)]
+		return answered || st.skips(c, name)
+	})
+	if len(st.owed) == 0 && e.chunk.to >= st.until {
+		st.initial = nil
+	}
+	return d
+}
+
+// skips says whether the client need not be told of a change.
+func (st *deltaStream) skips(c revocation.Change, name []byte) bool {
+	if !st.wildcard {
+		_, wanted := st.wanted[string(name)]
+		return !wanted
+	}
+	version, held := st.initial[string(name)]
+	return held && version == strconv.FormatUint(c.Version, 10)
+}
+
+// named is what changed among the names subscribed to, or nil. Where nothing
+// did, the position moves on by itself.
+func (st *deltaStream) named(s *revocation.Snapshot, now time.Time) *delivery {
+	if st.position >= s.Version() {
+		return nil
+	}
+	e := st.cache.encoder(delta, now)
+	d := &delivery{chunk: e.chunk, from: st.position}
+	e.collect(s, st.position, st.skips)
+	if len(e.chunk.delta)+len(e.chunk.removed) == 0 {
+		st.position = e.chunk.to
+		return nil
+	}
+	return d
+}
+
+func (st *deltaStream) emptyChunk(s *revocation.Snapshot, now time.Time) *chunk {
+	e := st.cache.encoder(delta, now)
+	e.finish(max(st.position, s.Version()))
+	return e.chunk
+}
+
+// deltaResponse is a chunk on its way to one stream.
+type deltaResponse struct {
+	st    *deltaStream
+	req   *cache.DeltaRequest
+	chunk *chunk
+}
+
+// GetDeltaDiscoveryResponse is called by the stream's goroutine, right before
+// OnStreamDeltaResponse.
+func (r *deltaResponse) GetDeltaDiscoveryResponse() (*discovery.DeltaDiscoveryResponse, error) {
+	r.st.queued = r.chunk
+	return &discovery.DeltaDiscoveryResponse{
+		SystemVersionInfo: r.chunk.text, Resources: r.chunk.delta,
+		RemovedResources: r.chunk.removed, TypeUrl: TypeURL,
+	}, nil
+}
+func (r *deltaResponse) GetDeltaRequest() *discovery.DeltaDiscoveryRequest { return r.req }
+func (r *deltaResponse) GetSystemVersion() (string, error)                 { return r.chunk.text, nil }
+func (r *deltaResponse) GetResponseVersion() string                        { return r.chunk.text }
+func (r *deltaResponse) GetNextVersionMap() map[string]string              { return r.st.returned }
+func (r *deltaResponse) GetReturnedResources() map[string]string           { return r.st.returned }
+func (r *deltaResponse) GetContext() context.Context                       { return nil }

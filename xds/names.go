@@ -1,0 +1,54 @@
+package xds
+
+import (
+	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+
+	"revocation-adapter/revocation"
+)
+
+// Clients that ask for tokens by name, on either protocol. Each is told of the
+// names it has newly asked for, whole, and of what changes among the rest.
+
+// namedMark stands among the names that a stream was answered, so that a later
+// wildcard is known to have been preceded by names. No token is called so.
+const namedMark = "\x00named"
+
+// named is the answer to a state-of-the-world watch by name, or nil.
+func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response {
+	asked, known := w.sub.SubscribedResources(), w.sub.ReturnedResources()
+	e := w.st.cache.encoder(sotw, now)
+	names := map[string]string{namedMark: "1"}
+	for name := range asked {
+		if _, ok := known[name]; !ok && !e.full(len(name)) {
+			e.look(w.st.cache.log, name)
+			names[name] = "1"
+		}
+	}
+	fresh := len(names) > 1
+	e.collect(s, w.position, func(_ revocation.Change, name []byte) bool {
+		_, ok := known[string(name)]
+		return !ok
+	})
+	if len(e.chunk.any) == 0 && !fresh && !w.greet {
+		w.position = e.chunk.to
+		return nil
+	}
+	for name := range known {
+		names[name] = "1"
+	}
+	return &sotwResponse{st: w.st, req: w.req, chunk: e.chunk, names: names}
+}
+
+// look adds the key called name as it is now: revoked, or removed where the
+// protocol can say so.
+func (e *encoder) look(log *revocation.Log, name string) {
+	c, found := log.Lookup(name)
+	switch {
+	case found && c.State == revocation.Revoked && !c.Expired(e.now, e.grace):
+		e.add(c, []byte(name))
+	case e.form == delta:
+		e.remove(name)
+	}
+}

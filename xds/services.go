@@ -1,0 +1,114 @@
+package xds
+
+import (
+	"context"
+	"strings"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
+)
+
+// rtds is the service that Choreo Connect's enforcers know.
+type rtds struct {
+	keymgtservice.UnimplementedRevokedTokenDiscoveryServiceServer
+	cache *Cache
+	serve func(str stream.Stream, typeURL string) error
+}
+
+// StreamTokens serves one enforcer, state of the world.
+func (r rtds) StreamTokens(str keymgtservice.RevokedTokenDiscoveryService_StreamTokensServer) error {
+	return r.serve(str, TypeURL)
+}
+
+// FetchTokens answers one chunk after the request's version_info. The caller
+// repeats it until the version stands still.
+func (r rtds) FetchTokens(ctx context.Context, req *discovery.DiscoveryRequest) (*discovery.DiscoveryResponse, error) {
+	if t := req.GetTypeUrl(); t != "" && t != TypeURL {
+		return nil, status.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s", t, TypeURL)
+	}
+	return r.cache.fetch(ctx, req.GetVersionInfo())
+}
+
+// fetch answers one chunk after a version. A version that this replica has not
+// reached yet is answered with itself, and nothing.
+func (c *Cache) fetch(ctx context.Context, version string) (*discovery.DiscoveryResponse, error) {
+	position, err := c.position(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	s := c.log.Snapshot()
+	if position > s.Version() {
+		return &discovery.DiscoveryResponse{VersionInfo: version, TypeUrl: TypeURL}, nil
+	}
+	made := c.chunk(s, position, sotw, c.now())
+	return &discovery.DiscoveryResponse{VersionInfo: made.text, Resources: made.any, TypeUrl: TypeURL}, nil
+}
+
+// ads is the aggregated service, both protocols.
+type ads struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	serve      func(str stream.Stream, typeURL string) error
+	serveDelta func(str stream.DeltaStream, typeURL string) error
+}
+
+// StreamAggregatedResources serves one client, state of the world.
+func (a ads) StreamAggregatedResources(str discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return a.serve(str, resource.AnyType)
+}
+
+// DeltaAggregatedResources serves one client, incrementally.
+func (a ads) DeltaAggregatedResources(str discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.serveDelta(str, resource.AnyType)
+}
+
+// discoveryService says whether a method is one of xDS. Health and reflection
+// end as they do.
+func discoveryService(method string) bool {
+	return strings.HasPrefix(method, "/"+keymgtservice.RevokedTokenDiscoveryService_ServiceDesc.ServiceName+"/") ||
+		strings.HasPrefix(method, "/"+discovery.AggregatedDiscoveryService_ServiceDesc.ServiceName+"/")
+}
+
+// guardStream refuses xDS streams while the log is not complete, and ends every
+// one with an error: go-control-plane ends them with OK, after which a deployed
+// enforcer would never come back.
+func (s *Server) guardStream(srv any, str grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !discoveryService(info.FullMethod) {
+		return handler(srv, str)
+	}
+	if err := s.admit(); err != nil {
+		return err
+	}
+	n := s.streams.Add(1)
+	defer s.streams.Add(-1)
+	if s.cfg.MaxStreams > 0 && n > s.cfg.MaxStreams {
+		s.metrics.refused.Inc()
+		return status.Error(codes.Unavailable, "this adapter serves as many streams as it may: try another")
+	}
+	if err := handler(srv, str); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the stream is over: connect again")
+}
+
+func (s *Server) guardCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if discoveryService(info.FullMethod) {
+		if err := s.admit(); err != nil {
+			return nil, err
+		}
+	}
+	return handler(ctx, req)
+}
+
+func (s *Server) admit() error {
+	if why := s.cfg.NotReady(); why != "" {
+		s.metrics.refused.Inc()
+		return status.Errorf(codes.Unavailable, "not ready, try another adapter: %s", why)
+	}
+	return nil
+}

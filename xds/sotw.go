@@ -1,0 +1,164 @@
+package xds
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	sotwserver "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+
+	"revocation-adapter/revocation"
+)
+
+// sotwStream is one state-of-the-world stream: go-control-plane's server drives
+// it, as its cache and its callbacks. Its position is the version that the
+// client sends: a response carries only what changed since, which the protocol
+// allows for every type but listeners and clusters.
+type sotwStream struct{ streamBase }
+
+// serveSotw serves a stream until it ends.
+func (s *Server) serveSotw(ctx context.Context, str stream.Stream, typeURL string) error {
+	st := &sotwStream{streamBase: s.newStream(str.Context(), sotw)}
+	return sotwserver.NewServer(ctx, st, st).StreamHandler(str, typeURL)
+}
+
+// OnStreamOpen, OnStreamRequest, OnStreamResponse and OnStreamClosed are
+// go-control-plane's callbacks; it calls them from the stream's own goroutine.
+func (st *sotwStream) OnStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnStreamRequest runs before go-control-plane compares nonces, so the nonce is
+// compared here as well: a late answer says nothing about the last response.
+func (st *sotwStream) OnStreamRequest(_ int64, req *discovery.DiscoveryRequest) error {
+	if err := st.open(req.GetNode(), req.GetTypeUrl()); err != nil {
+		return err
+	}
+	if !st.greeted {
+		st.greeted = true
+		req.ResponseNonce = "" // nonces of another stream mean nothing
+	}
+	st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail())
+	return nil
+}
+
+// OnStreamResponse notes what was sent, by its nonce.
+func (st *sotwStream) OnStreamResponse(_ context.Context, _ int64, _ *discovery.DiscoveryRequest, resp *discovery.DiscoveryResponse) {
+	st.sent(resp.GetNonce())
+}
+
+// OnStreamClosed forgets the stream.
+func (st *sotwStream) OnStreamClosed(int64, *core.Node) { st.close() }
+
+// CreateDeltaWatch is never called: the other protocol has its own stream.
+func (st *sotwStream) CreateDeltaWatch(*cache.DeltaRequest, cache.Subscription, chan cache.DeltaResponse) (func(), error) {
+	return nil, errOtherProtocol
+}
+
+// CreateWatch answers the request at once, or parks it until there is an
+// answer.
+func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, responses chan cache.Response) (func(), error) {
+	position, err := st.cache.position(st.ctx, req.GetVersionInfo())
+	if err != nil {
+		return nil, err
+	}
+	w := &sotwWatch{
+		st: st, req: req, sub: sub, responses: responses, position: position,
+		greet: req.GetResponseNonce() == "", live: true,
+	}
+	if sub.IsWildcard() && sub.ReturnedResources()[namedMark] != "" {
+		w.position, w.greet = 0, true // by name before: of the rest nothing is known
+	}
+	if st.answered == nacked {
+		w.timed, w.patience = true, st.patience()
+		if !sub.IsWildcard() {
+			w.position = 0 // names newly asked for were refused with the rest
+		}
+	}
+	st.cache.serveOrPark(w)
+	return w.cancel, nil
+}
+
+// sotwWatch is one request that waits for its answer. Go-control-plane makes a
+// channel for each, with room for one response.
+type sotwWatch struct {
+	parking
+	st        *sotwStream
+	req       *cache.Request
+	sub       cache.Subscription
+	responses chan cache.Response
+	position  uint64
+	greet     bool // answer even if there is nothing new
+
+	mu       sync.Mutex
+	live     bool
+	patience patience // where timed
+}
+
+func (w *sotwWatch) cancel() {
+	w.mu.Lock()
+	w.live = false
+	w.mu.Unlock()
+	w.st.cache.unpark(w)
+}
+
+func (w *sotwWatch) serve(s *revocation.Snapshot, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.live {
+		return true
+	}
+	if w.timed && !w.patience.over(s.Version(), now) {
+		return false
+	}
+	resp := w.response(s, now)
+	if resp == nil {
+		return false
+	}
+	w.live = false
+	w.responses <- resp
+	return true
+}
+
+// response is the answer at s, or nil while there is none.
+func (w *sotwWatch) response(s *revocation.Snapshot, now time.Time) cache.Response {
+	if w.position > s.Version() { // the hub has it, this replica not yet
+		return nil
+	}
+	if !w.sub.IsWildcard() {
+		return w.named(s, now)
+	}
+	if w.position == s.Version() && !w.greet {
+		return nil
+	}
+	c := w.st.cache.chunk(s, w.position, sotw, now)
+	return &sotwResponse{st: w.st, req: w.req, chunk: c}
+}
+
+// sotwResponse is a chunk on its way to one stream. The nonce is written into
+// the message that it makes, so that only the resources are shared.
+type sotwResponse struct {
+	st    *sotwStream
+	req   *cache.Request
+	chunk *chunk
+	names map[string]string
+}
+
+// GetDiscoveryResponse is called by the stream's goroutine, right before
+// OnStreamResponse.
+func (r *sotwResponse) GetDiscoveryResponse() (*discovery.DiscoveryResponse, error) {
+	r.st.queued = r.chunk
+	return &discovery.DiscoveryResponse{
+		VersionInfo: r.chunk.text, Resources: r.chunk.any, TypeUrl: TypeURL,
+	}, nil
+}
+func (r *sotwResponse) GetRequest() *discovery.DiscoveryRequest { return r.req }
+func (r *sotwResponse) GetVersion() (string, error)             { return r.chunk.text, nil }
+func (r *sotwResponse) GetResponseVersion() string              { return r.chunk.text }
+
+// GetReturnedResources is empty for a wildcard: go-control-plane would keep it
+// for every stream, and compare.
+func (r *sotwResponse) GetReturnedResources() map[string]string { return r.names }
+func (r *sotwResponse) GetContext() context.Context             { return nil }
