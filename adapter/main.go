@@ -40,6 +40,8 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
+// exitCode is the code of an error. What no command has coded is cobra's own
+// complaint about the command line.
 func exitCode(err error) int {
 	var coded exitError
 	switch {
@@ -48,7 +50,27 @@ func exitCode(err error) int {
 	case errors.As(err, &coded):
 		return coded.code
 	}
-	return exitFailed
+	return exitUsage
+}
+
+// coded gives every error of the commands below c a code, exitFailed where they
+// gave none.
+func coded(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		coded(sub)
+	}
+	run := c.RunE
+	if run == nil {
+		return
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		err := run(c, args)
+		var has exitError
+		if err == nil || errors.As(err, &has) {
+			return err
+		}
+		return exitError{exitFailed, err}
+	}
 }
 
 // command is the whole command line.
@@ -75,6 +97,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
 		revokeCommand(settings), approveCommand(settings), watchCommand(settings),
 		deadLetterCommand(settings), configCommand(settings), versionCommand(),
 	)
+	coded(root)
 	return root
 }
 

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +43,22 @@ every gateway's stream then ends with UNAVAILABLE, so that it connects again.`,
 	}
 }
 
+// replica is the parts of a running adapter.
+type replica struct {
+	cfg         config.Config
+	log         *logrus.Logger
+	metrics     *prometheus.Registry
+	revocations *revocation.Log
+
+	hub atomic.Pointer[hubParts] // nil until the hub is open
+}
+
+// hubParts are those that need the hub.
+type hubParts struct {
+	hub      *messaging.Hub
+	follower *messaging.Follower
+}
+
 // run builds the parts, joins them, and returns when all have stopped.
 func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	xdsListener, err := listen(cfg.XDS.Listen, "xds.listen")
@@ -53,81 +71,93 @@ func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 		return err
 	}
 	defer controlListener.Close() //nolint:errcheck // closed already once it was served
-
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	hub, err := messaging.Open(ctx, hubConfig(cfg, log, reg))
-	if err != nil {
-		return err
-	}
-	defer hub.Close()
-
-	revocations := revocation.NewLog(time.Duration(cfg.Revocation.Grace))
-	reg.MustRegister(messaging.NewCollector(hub, revocations))
-	measures := messaging.NewMetrics(reg)
-	listener := messaging.NewListener(hub, revocations, measures)
-	follower := messaging.NewFollower(hub, revocations, measures)
-	server, err := newServer(cfg, log, reg, hub, follower, revocations)
-	if err != nil {
-		return err
-	}
-	api := control.New(control.Config{
-		Status:  func() control.Status { return readiness(cfg, hub, follower, revocations) },
-		Metrics: reg, Log: log,
-	})
 	if controlListener, err = secure(controlListener, cfg.Control.TLS); err != nil {
 		return exitError{exitUsage, fmt.Errorf("control.tls: %w", err)}
 	}
+
+	r := &replica{
+		cfg: cfg, log: log, metrics: prometheus.NewRegistry(),
+		revocations: revocation.NewLog(time.Duration(cfg.Revocation.Grace)),
+	}
+	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	server, err := r.newServer()
+	if err != nil {
+		return err
+	}
+	api := control.New(control.Config{Status: r.status, Metrics: r.metrics, Log: log})
 	log.WithFields(logrus.Fields{
-		"hub": hubName(cfg, hub), "xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": buildVersion(),
+		"xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": buildVersion(),
 	}).Info("The adapter listens")
 	err = together(ctx,
-		follower.Run, listener.Run,
+		r.followHub,
 		func(ctx context.Context) error { return server.Run(ctx, xdsListener) },
 		func(ctx context.Context) error { return api.Run(ctx, controlListener) },
 	)
-	if err == nil {
-		log.Info("The adapter stops")
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		log.Info("The adapter has stopped")
+		return nil
 	}
 	return err
 }
 
-func newServer(cfg config.Config, log *logrus.Logger, reg prometheus.Registerer, hub *messaging.Hub,
-	follower *messaging.Follower, revocations *revocation.Log,
-) (*xds.Server, error) {
-	tlsConfig, err := serverTLS(cfg.XDS.TLS)
+// followHub opens the hub and follows it. Until it is open, gateways and probes
+// are told that the adapter is not ready.
+func (r *replica) followHub(ctx context.Context) error {
+	hub, err := messaging.Open(ctx, hubConfig(r.cfg, r.log, r.metrics))
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	r.log.WithField("hub", hub.Address()).Info("The hub is open")
+	r.metrics.MustRegister(messaging.NewCollector(hub, r.revocations))
+	measures := messaging.NewMetrics(r.metrics)
+	follower := messaging.NewFollower(hub, r.revocations, measures)
+	r.hub.Store(&hubParts{hub, follower})
+	return together(ctx, follower.Run, messaging.NewListener(hub, r.revocations, measures).Run)
+}
+
+func (r *replica) newServer() (*xds.Server, error) {
+	tlsConfig, err := serverTLS(r.cfg.XDS.TLS)
 	if err != nil {
 		return nil, exitError{exitUsage, fmt.Errorf("xds.tls: %w", err)}
 	}
 	return xds.New(xds.Config{
-		Revocations: revocations, Grace: time.Duration(cfg.Revocation.Grace),
-		NotReady: follower.NotReady, Last: hub.LastVersion,
-		Label: cfg.XDS.Label, TLS: tlsConfig,
-		MaxReceive: cfg.XDS.MaxReceiveBytes, MaxStreams: int64(cfg.XDS.MaxStreams),
-		Log: log, Metrics: reg, Now: time.Now,
+		Revocations: r.revocations, Grace: time.Duration(r.cfg.Revocation.Grace),
+		NotReady: r.notReady, Last: r.lastVersion,
+		Label: r.cfg.XDS.Label, TLS: tlsConfig,
+		MaxReceive: r.cfg.XDS.MaxReceiveBytes, MaxStreams: int64(r.cfg.XDS.MaxStreams),
+		Log: r.log, Metrics: r.metrics, Now: time.Now,
 	})
 }
 
-func readiness(cfg config.Config, hub *messaging.Hub, follower *messaging.Follower, revocations *revocation.Log) control.Status {
-	snapshot, why := revocations.Snapshot(), follower.NotReady()
+func (r *replica) notReady() string {
+	if parts := r.hub.Load(); parts != nil {
+		return parts.follower.NotReady()
+	}
+	return "the hub is not open yet"
+}
+
+func (r *replica) lastVersion(ctx context.Context) (uint64, error) {
+	parts := r.hub.Load()
+	if parts == nil {
+		return 0, errors.New("the hub is not open yet")
+	}
+	return parts.hub.LastVersion(ctx)
+}
+
+func (r *replica) status() control.Status {
+	snapshot, why := r.revocations.Snapshot(), r.notReady()
 	s := control.Status{
-		Ready: why == "", Reason: why, Hub: "connected",
+		Ready: why == "", Reason: why, Hub: "unreachable",
 		Version: snapshot.Version(), Revoked: snapshot.Counts().Revoked(),
 	}
-	if !hub.Connected() {
-		s.Hub = "unreachable"
+	if parts := r.hub.Load(); parts != nil && parts.hub.Connected() {
+		s.Hub = "connected"
 	}
-	if cfg.Hub.Mode == config.ModeExternal {
+	if r.cfg.Hub.Mode == config.ModeExternal {
 		s.Note = "whether the external hub encrypts its store cannot be verified from here"
 	}
 	return s
-}
-
-func hubName(cfg config.Config, hub *messaging.Hub) string {
-	if cfg.Hub.Mode == config.ModeExternal {
-		return "external"
-	}
-	return hub.Address()
 }
 
 func listen(address, key string) (net.Listener, error) {

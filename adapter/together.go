@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -8,22 +9,20 @@ import (
 )
 
 // together runs the parts until one leaves, then ends the others, waits for
-// them all and reports the reason of the first. A part that left because ctx
-// ended is no reason.
+// them all and reports the reason of the first. When ctx ended, that is the
+// reason.
 func together(ctx context.Context, parts ...func(context.Context) error) error {
-	group, ctx := errgroup.WithContext(ctx)
+	group, inner := errgroup.WithContext(ctx)
 	for _, run := range parts {
 		group.Go(func() error {
-			if err := run(ctx); err != nil {
+			if err := run(inner); err != nil {
 				return err
 			}
 			return errLeft
 		})
 	}
-	if err := group.Wait(); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	err := group.Wait()
+	return cmp.Or(ctx.Err(), err)
 }
 
 var errLeft = errors.New("a part of the adapter left without a reason")

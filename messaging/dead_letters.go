@@ -21,6 +21,10 @@ const (
 	headerSubject = "Dead-Letter-Subject" // to which the event was published
 )
 
+// headerRoom is kept free for the headers of a dead letter, in bytes: an event
+// may be as large as a message can be.
+const headerRoom = 4096
+
 // DeadLetter is an event that could not be understood or stored.
 type DeadLetter struct {
 	Sequence uint64    `json:"sequence"`
@@ -34,7 +38,11 @@ type DeadLetter struct {
 func (h *Hub) bury(ctx context.Context, subject string, event []byte, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	msg := &nats.Msg{Subject: "deadletter." + subject, Data: redact(event), Header: nats.Header{}}
+	data := redact(event)
+	if room := max(0, int(h.conn.MaxPayload())-headerRoom); len(data) > room {
+		data, reason = data[:room], reason+" (only its beginning is kept)"
+	}
+	msg := &nats.Msg{Subject: "deadletter." + subject, Data: data, Header: nats.Header{}}
 	msg.Header.Set(headerReason, strings.ToValidUTF8(strings.ReplaceAll(reason, "\n", " "), "?"))
 	msg.Header.Set(headerSubject, subject)
 	if _, err := h.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(DeadLetterStream)); err != nil {
@@ -129,7 +137,7 @@ func FindDeadLetter(ctx context.Context, conn *nats.Conn, sequence uint64) (Dead
 		return DeadLetter{}, err
 	}
 	msg, err := s.GetMsg(ctx, sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if sequence == 0 || errors.Is(err, jetstream.ErrMsgNotFound) {
 		return DeadLetter{}, fmt.Errorf("%w: %d", ErrNoDeadLetter, sequence)
 	}
 	if err != nil {

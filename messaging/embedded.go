@@ -1,7 +1,7 @@
 package messaging
 
 import (
-	"context"
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -34,7 +34,7 @@ const (
 	storeKeyFile = "store.key"   // encrypts the store at rest
 	operatorFile = "operator.nk" // seed of the operator's nkey, for the command line
 	storeVersion = "jetstream"   // the server's own directory
-	startTimeout = 60 * time.Second
+	startTimeout = 10 * time.Second
 )
 
 // Ingest buffers of the embedded server: what is published without waiting sits
@@ -53,7 +53,7 @@ type embeddedServer struct {
 	lock     *flock.Flock
 }
 
-func startEmbedded(ctx context.Context, cfg EmbeddedConfig, log logrus.FieldLogger) (*embeddedServer, error) {
+func startEmbedded(cfg EmbeddedConfig, log logrus.FieldLogger) (*embeddedServer, error) {
 	if err := os.MkdirAll(cfg.Store, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store: %w", err)
 	}
@@ -62,14 +62,14 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig, log logrus.FieldLogg
 		return nil, err
 	}
 	e := &embeddedServer{lock: lock}
-	if err := e.start(ctx, cfg, log); err != nil {
+	if err := e.start(cfg, log); err != nil {
 		e.stop()
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *embeddedServer) start(ctx context.Context, cfg EmbeddedConfig, log logrus.FieldLogger) (err error) {
+func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err error) {
 	if e.operator, err = operatorKey(cfg.Store); err != nil {
 		return err
 	}
@@ -82,18 +82,14 @@ func (e *embeddedServer) start(ctx context.Context, cfg EmbeddedConfig, log logr
 	}
 	fatal := make(chan string, 1)
 	e.SetLoggerV2(serverLog{log, fatal}, false, false, false)
-	ready := make(chan bool, 1)
-	go e.Start() // returns by itself when it listens, or has failed
-	go func() { ready <- e.ReadyForConnections(startTimeout) }()
+	e.Start() // returns when it listens, or has failed
 	select {
 	case reason := <-fatal:
 		return errors.New(reason)
-	case <-ctx.Done():
-		return ctx.Err()
-	case ok := <-ready:
-		if !ok {
-			return fmt.Errorf("not ready after %s", startTimeout)
-		}
+	default:
+	}
+	if !e.ReadyForConnections(startTimeout) {
+		return fmt.Errorf("not ready after %s", startTimeout)
 	}
 	return nil
 }
@@ -200,6 +196,19 @@ func (e *embeddedServer) connect() (*nats.Conn, error) {
 		nats.Nkey(public, e.operator.Sign), nats.MaxReconnects(-1))
 }
 
+// unreadable reports a stream that is in the store and that the server does not
+// know: with another key it starts, and creates what it could not read anew.
+func (e *embeddedServer) unreadable(stream string) error {
+	if e == nil {
+		return nil
+	}
+	dir := filepath.Join(e.StoreDir(), "HUB", "streams", stream)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("%w: is %s the key with which %s was written?", ErrUnreadable, storeKeyFile, dir)
+}
+
 func (e *embeddedServer) stop() {
 	if e.Server != nil {
 		e.Shutdown()
@@ -232,6 +241,9 @@ func lockStore(dir string) (*flock.Flock, error) {
 func storeKey(dir string) (string, error) {
 	path := filepath.Join(dir, storeKeyFile)
 	key, err := os.ReadFile(path)
+	if err == nil && len(bytes.TrimSpace(key)) == 0 {
+		return "", fmt.Errorf("the key %s is empty, with which nothing would be encrypted; put the key back", path)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return strings.TrimSpace(string(key)), err
 	}

@@ -24,9 +24,11 @@ type Follower struct {
 	notReady atomic.Pointer[string] // why, or nil; any reader, any time
 
 	// The rest is Run's own.
-	applied uint64 // newest sequence of REVOCATIONS that was delivered
-	waiting int    // records applied since the last publication
-	pending []time.Time
+	applied  uint64 // sequence of REVOCATIONS up to which all was delivered or is gone
+	floor    uint64 // the leader's last sequence when it was first asked
+	waiting  int    // records applied since the last publication
+	pending  []time.Time
+	wentBack bool // for good: what the log holds now is another's
 }
 
 // How the follower keeps pace.
@@ -96,7 +98,7 @@ func (f *Follower) next(ctx context.Context, messages jetstream.MessagesContext)
 	case err == nil:
 		return f.take(ctx, msg)
 	case ctx.Err() != nil:
-		return nil
+		return ctx.Err()
 	case errors.Is(err, nats.ErrTimeout):
 		f.publish()
 		return f.confirm(ctx)
@@ -118,22 +120,27 @@ func (f *Follower) take(ctx context.Context, msg jetstream.Msg) error {
 	if err != nil {
 		return fmt.Errorf("message of %s: %w", LogStream, err)
 	}
+	if f.wentBack {
+		return nil
+	}
 	if err := f.apply(meta.Sequence.Stream, msg.Data()); err != nil {
 		return err
 	}
-	ready := f.NotReady() == ""
-	if ready && (meta.NumPending == 0 || f.waiting >= maxWaiting) {
+	ready, caughtUp := f.NotReady() == "", meta.NumPending == 0
+	switch {
+	case ready && (caughtUp || f.waiting >= maxWaiting):
 		f.publish()
-	}
-	if !ready && meta.NumPending == 0 {
+	case !ready && caughtUp && f.floor > 0 && f.applied >= f.floor:
+		f.complete(f.applied)
+	case !ready && caughtUp:
 		return f.confirm(ctx)
 	}
 	return nil
 }
 
 func (f *Follower) apply(sequence uint64, data []byte) error {
-	if head := f.log.Snapshot().Version(); sequence <= head {
-		return f.refuse(sequence, head)
+	if sequence <= f.applied {
+		return nil // it expired on its way, and the version has risen past it
 	}
 	f.applied = sequence
 	f.waiting++
@@ -166,11 +173,15 @@ func (f *Follower) publish() {
 }
 
 // confirm asks the stream's leader whether anything follows what was applied. If
-// nothing does, everything up to the stream's last sequence is applied or gone:
-// the version rises to it, and the replica is ready. That the consumer has
-// nothing pending is not enough: it may be served by a node that lags behind the
-// leader, and a tail that expires is never delivered at all.
+// nothing does, everything up to the stream's last sequence is applied or gone.
+// That the consumer has nothing pending is not enough: it may be served by a node
+// that lags behind the leader, and a tail that expires is never delivered at all.
+// While others write, something always follows: then it is enough to catch up
+// with what the leader had when it was first asked.
 func (f *Follower) confirm(ctx context.Context) error {
+	if f.wentBack {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	info, err := f.hub.log.Info(ctx)
@@ -180,18 +191,31 @@ func (f *Follower) confirm(ctx context.Context) error {
 	}
 	last := info.State.LastSeq
 	if head := f.log.Snapshot().Version(); last < head {
-		return f.refuse(last, head)
+		f.refuse(last, head)
+		return nil
+	}
+	if f.floor == 0 {
+		f.floor = last
 	}
 	if last > f.applied {
-		msg, err := f.hub.log.GetMsg(ctx, f.applied+1, jetstream.WithGetMsgSubject(logSubjects))
-		if err == nil && msg.Sequence <= last {
-			return nil // it will be delivered
+		// Any that is found will be delivered, one after last too: it may have
+		// replaced a record before it, of a key that is not known yet.
+		_, err := f.hub.log.GetMsg(ctx, f.applied+1, jetstream.WithGetMsgSubject(logSubjects))
+		if err == nil {
+			return nil
 		}
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
 			f.say.WithError(err).Debug("The hub's leader does not answer")
 			return nil
 		}
 	}
+	f.complete(last)
+	return nil
+}
+
+// complete raises the version to last, up to which everything is applied or
+// gone. From the first time on the replica is ready.
+func (f *Follower) complete(last uint64) {
 	f.log.Publish(last)
 	f.applied = last
 	f.waiting, f.pending = 0, f.pending[:0]
@@ -199,17 +223,15 @@ func (f *Follower) confirm(ctx context.Context) error {
 		f.say.WithFields(logrus.Fields{"version": last, "revoked": f.log.Snapshot().Counts().Revoked()}).
 			Info("The log is complete")
 	}
-	return nil
 }
 
 // refuse reports that the log went back, and serves nobody new until a person
-// has looked. Streams that are open keep what they have.
-func (f *Follower) refuse(last, head uint64) error {
-	why := fmt.Sprintf("%v: it ends at %d, version %d was shown already", ErrWentBack, last, head)
-	if f.NotReady() != why {
-		f.say.WithFields(logrus.Fields{"last": last, "version": head}).
-			Error("The hub's log went back: was a backup restored? New gateways are refused")
-	}
-	f.setNotReady(why)
-	return nil
+// has looked: records below head are lost to this replica, so that the log is
+// not complete when it has grown past head again. Streams that are open keep
+// what they have.
+func (f *Follower) refuse(last, head uint64) {
+	f.wentBack = true
+	f.setNotReady(fmt.Sprintf("%v: it ends at %d, version %d was shown already", ErrWentBack, last, head))
+	f.say.WithFields(logrus.Fields{"last": last, "version": head}).
+		Error("The hub's log went back: was a backup restored? New gateways are refused")
 }

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/url"
 	"strings"
 	"time"
 
@@ -83,7 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Hub, error) {
 	h := &Hub{cfg: cfg}
 	var err error
 	if cfg.Embedded != nil {
-		if h.server, err = startEmbedded(ctx, *cfg.Embedded, cfg.Log); err != nil {
+		if h.server, err = startEmbedded(*cfg.Embedded, cfg.Log); err != nil {
 			return nil, fmt.Errorf("embedded hub: %w", err)
 		}
 		h.conn, err = h.server.connect()
@@ -124,10 +126,11 @@ func (h *Hub) openStreams(ctx context.Context) (err error) {
 	return nil
 }
 
-// Address is where the embedded hub listens, host:port; "" for an external one.
+// Address is where the hub is: the address where an embedded one listens, or the
+// server that is connected, without credentials.
 func (h *Hub) Address() string {
 	if h.server == nil {
-		return ""
+		return h.conn.ConnectedUrlRedacted()
 	}
 	return h.server.Addr().String()
 }
@@ -162,7 +165,11 @@ func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	}
 }
 
+// unreachable says whether another try may help.
 func unreachable(err error) bool {
+	if bad := new(url.Error); errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return false
+	}
 	return !errors.Is(err, nats.ErrAuthorization) && !errors.Is(err, nats.ErrAuthExpired) &&
 		!errors.Is(err, nats.ErrAccountAuthExpired) && !errors.Is(err, ErrConfig)
 }

@@ -46,7 +46,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
-	defer messages.Stop()
+	defer giveBack(messages)
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	events := make(chan jetstream.Msg)
@@ -71,7 +71,8 @@ func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext,
 		case err == nil:
 			select {
 			case events <- msg:
-			case <-ctx.Done(): // never taken: it is delivered again
+			case <-ctx.Done():
+				_ = msg.Nak() // if it is lost, ackWait brings the event back
 			}
 		case ctx.Err() != nil:
 		case errors.Is(err, jetstream.ErrMsgIteratorClosed), errors.Is(err, jetstream.ErrConsumerDeleted):
@@ -81,6 +82,19 @@ func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext,
 		}
 	}
 	return ctx.Err()
+}
+
+// giveBack returns what was fetched and not begun, so that it need not wait for
+// ackWait: a restart would hold back hundreds of revocations.
+func giveBack(messages jetstream.MessagesContext) {
+	messages.Drain()
+	for {
+		msg, err := messages.Next(jetstream.NextMaxWait(time.Second))
+		if err != nil {
+			return // all are back, or ackWait will bring them
+		}
+		_ = msg.Nak() // as above
+	}
 }
 
 // waitForRoom holds the events back while the log is full: INGEST fills, and

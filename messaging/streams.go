@@ -1,10 +1,12 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,10 @@ const (
 
 // ErrStreamDiffers means that a stream exists with other settings than ours.
 var ErrStreamDiffers = errors.New("the stream exists with other settings; nothing was changed")
+
+// ErrUnreadable means that the store holds a stream that the server could not
+// read. To create it anew would destroy it.
+var ErrUnreadable = errors.New("the store holds the stream, but it cannot be read; nothing was changed")
 
 // ingestConfig: a work queue that holds the raw event until REVOCATIONS has it.
 // Full, it refuses what is new and overwrites nothing.
@@ -83,7 +89,7 @@ func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetst
 	defer cancel()
 	for {
 		s, err := h.tryStream(ctx, cfg)
-		if err == nil || errors.Is(err, ErrStreamDiffers) || !worthAnotherTry(err) || ctx.Err() != nil {
+		if err == nil || !worthAnotherTry(err) || ctx.Err() != nil {
 			return s, err
 		}
 		h.cfg.Log.WithError(err).WithField("stream", cfg.Name).Warn("The hub is not ready, trying again")
@@ -97,6 +103,9 @@ func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetst
 // worthAnotherTry: a cluster without a leader answers nobody, or with an error
 // that says so.
 func worthAnotherTry(err error) bool {
+	if errors.Is(err, ErrStreamDiffers) || errors.Is(err, ErrUnreadable) {
+		return false
+	}
 	var api jetstream.JetStreamError
 	if !errors.As(err, &api) || api.APIError() == nil {
 		return true
@@ -107,6 +116,9 @@ func worthAnotherTry(err error) bool {
 func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	s, err := h.js.Stream(ctx, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err := h.server.unreadable(cfg.Name); err != nil {
+			return nil, err
+		}
 		s, err = h.js.CreateStream(ctx, cfg)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another replica was first
 			s, err = h.js.Stream(ctx, cfg.Name)
@@ -121,15 +133,19 @@ func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 	return s, nil
 }
 
-// difference names the settings of got that are not as we set them. FirstSeq is
-// left out: it is the time of creation.
+// difference names the settings of got that are not as we set them, or leave
+// them: an age limit, for one, would un-revoke. FirstSeq is the time of
+// creation; the others that are left out are the operator's.
 func difference(want, got jetstream.StreamConfig) string {
+	free := []string{"FirstSeq", "Description", "Metadata", "Placement", "Compression", "Duplicates"}
+	want.MaxConsumers, want.MaxMsgSize = cmp.Or(want.MaxConsumers, -1), cmp.Or(want.MaxMsgSize, -1)
+	want.MaxMsgs, want.MaxBytes = cmp.Or(want.MaxMsgs, -1), cmp.Or(want.MaxBytes, -1)
+	want.MaxMsgsPerSubject = cmp.Or(want.MaxMsgsPerSubject, -1)
 	var diffs []string
 	w, g := reflect.ValueOf(want), reflect.ValueOf(got)
 	for i := range w.NumField() {
 		name := w.Type().Field(i).Name
-		set := !w.Field(i).IsZero() || name == "AllowDirect" || name == "Discard" || name == "Retention" || name == "Storage"
-		if set && name != "FirstSeq" && !reflect.DeepEqual(w.Field(i).Interface(), g.Field(i).Interface()) {
+		if !slices.Contains(free, name) && !reflect.DeepEqual(w.Field(i).Interface(), g.Field(i).Interface()) {
 			diffs = append(diffs, fmt.Sprintf("%s is %v, must be %v", name, g.Field(i), w.Field(i)))
 		}
 	}

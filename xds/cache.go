@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -29,10 +30,18 @@ type Cache struct {
 	now   func() time.Time
 	memo  memo
 
+	scratch sync.Pool                           // of *[]byte, for encoders
+	current atomic.Pointer[revocation.Snapshot] // what streams are served from
+
 	mu     sync.Mutex
 	parked []watch
 	timed  int    // of parked, those that wait for a time as well
-	served uint64 // version that the parked watches were last served
+	served uint64 // version of current, as the parked watches saw it
+}
+
+func (c *Cache) open(cfg Config) {
+	c.log, c.grace, c.last, c.now = cfg.Revocations, cfg.Grace, cfg.Last, cfg.Now
+	c.current.Store(c.log.Snapshot())
 }
 
 // watch is a stream that waits.
@@ -113,47 +122,85 @@ func (c *Cache) waitsForTime() bool {
 }
 
 // run serves the parked watches until ctx ends, whenever the log has published:
-// publish is called first, with every new version.
+// publish is called first, with every version that is served.
+//
+// A version that comes alone is served at once. One that comes while the streams
+// are still busy with the one before waits, and what follows is coalesced with
+// it: otherwise each event would find some streams parked and wake them for one
+// token, and a burst would take all the processor's time, the hub's included.
 func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) error {
 	var spare []watch
-	shown := c.log.Snapshot()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
 	for {
-		var retry <-chan time.Time
-		if c.waitsForTime() {
-			retry = time.After(retryEvery)
-		}
+		shown := c.current.Load()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-shown.Next():
-		case <-retry:
+		case <-retry.C:
+			if !c.waitsForTime() {
+				continue
+			}
 		}
 		s := c.log.Snapshot()
 		if s.Version() != shown.Version() {
 			publish(s)
 		}
-		shown = s
-		spare = c.serve(s, spare)
+		c.current.Store(s)
+		var served int
+		spare, served = c.serve(s, spare)
+		if pause := breath(served); pause > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
+			}
+		}
 	}
 }
 
-// serve answers the parked watches from s and returns memory for the next time.
-func (c *Cache) serve(s *revocation.Snapshot, spare []watch) []watch {
-	taken := c.take(s.Version(), spare)
+// What a push costs the processor, roughly, the longest that the next round
+// waits for one, and the shortest that is worth a timer.
+const (
+	perPush   = 100 * time.Microsecond
+	maxBreath = 500 * time.Millisecond
+	minBreath = time.Millisecond
+)
+
+// breath is how long to let streams catch up after some were served.
+func breath(served int) time.Duration {
+	pause := min(maxBreath, time.Duration(served)*perPush)
+	if pause < minBreath {
+		return 0
+	}
+	return pause
+}
+
+// serve answers the parked watches from s. It returns memory for the next time,
+// and how many were answered.
+func (c *Cache) serve(s *revocation.Snapshot, spare []watch) ([]watch, int) {
+	taken, answered := c.take(s.Version(), spare), 0
 	now := c.now()
 	for i, w := range taken {
-		if !w.serve(s, now) {
+		if w.serve(s, now) {
+			answered++
+		} else {
 			c.park(w, s.Version())
 		}
 		taken[i] = nil
 	}
-	return taken
+	return taken, answered
 }
 
-// serveOrPark gives a new watch its answer, or keeps it until there is one.
-func (c *Cache) serveOrPark(w watch) {
-	for {
-		s := c.log.Snapshot()
+// serveOrPark gives a new watch its answer, or keeps it until there is one. The
+// first answer of a stream is as new as the log, so that a set that is not
+// complete yet is never shown; the others keep pace with the parked.
+func (c *Cache) serveOrPark(w watch, first bool) {
+	for s := c.current.Load(); ; s = c.current.Load() {
+		if first {
+			s = c.log.Snapshot()
+		}
 		if w.serve(s, c.now()) || c.park(w, s.Version()) {
 			return
 		}

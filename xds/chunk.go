@@ -1,14 +1,10 @@
 package xds
 
 import (
+	"bytes"
 	"strconv"
 	"sync"
 	"time"
-
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"revocation-adapter/revocation"
 )
@@ -20,22 +16,14 @@ const (
 	maxBytes  = 1_900_000
 )
 
-// Field numbers of RevokedToken.
-const (
-	fieldJTI    = 1
-	fieldExpiry = 2
-)
-
 // chunk is what changed between two positions, encoded. It is shared by every
 // stream at the same position, and never changes.
 type chunk struct {
 	to      uint64 // position after it
 	text    string // to, in decimal
 	at      time.Time
-	any     []*anypb.Any          // state of the world: the revoked
-	delta   []*discovery.Resource // delta: the revoked
-	removed []string              // delta: the re-approved
-	bytes   int                   // of the response that carries it, roughly
+	wire    []byte // resources and removed resources, as fields of the response
+	entries int    // how many those are
 }
 
 // protocol says which of a chunk's forms is wanted.
@@ -53,91 +41,54 @@ func (p protocol) String() string {
 	return "sotw"
 }
 
-// encoder collects tokens into a chunk. Values share large blocks of memory.
+// encoder collects tokens into a chunk, right in the form that goes out: the
+// full set of a million tokens is the hot path, and a million small messages
+// for the garbage collector would cost more than all the rest.
 type encoder struct {
 	chunk *chunk
 	form  protocol
 	grace time.Duration
 	now   time.Time
-	block []byte
-	anys  []anypb.Any
+	wire  []byte // of the chunk, in memory that is used again
+
+	cache   *Cache
+	scratch *[]byte
 }
 
-// perToken is what an entry costs beside the name, in bytes on the wire.
-const perToken = 90
+// perToken bounds what an entry takes on the wire beside its name, which a delta
+// resource has twice.
+const perToken = 140
 
 // full says whether no further token of this name fits.
 func (e *encoder) full(name int) bool {
-	return len(e.chunk.any)+len(e.chunk.delta)+len(e.chunk.removed) >= maxTokens ||
-		e.chunk.bytes+perToken+2*name > maxBytes
+	return e.chunk.entries >= maxTokens || len(e.wire)+perToken+2*name > maxBytes
 }
 
 // add puts one change into the chunk.
 func (e *encoder) add(c revocation.Change, name []byte) {
 	switch {
-	case e.form == sotw && c.State == revocation.Revoked:
-		any := e.any(name, c.Expiry)
-		e.chunk.any = append(e.chunk.any, any)
-		e.chunk.bytes += len(any.GetValue()) + len(TypeURL) + 8
-	case e.form == delta && c.State == revocation.Revoked:
-		e.chunk.delta = append(e.chunk.delta, e.resource(c, name))
-		e.chunk.bytes += perToken + 2*len(name)
-	case e.form == delta:
-		e.remove(string(name))
+	case c.State != revocation.Revoked:
+		if e.form == delta {
+			e.remove(name)
+		}
+		return
+	case e.form == sotw:
+		e.wire = appendAny(e.wire, fieldResources, name, c.Expiry)
+	default:
+		e.wire = e.appendResource(e.wire, c, name)
 	}
+	e.chunk.entries++
 }
 
 // remove names a key that is no longer revoked.
-func (e *encoder) remove(name string) {
-	e.chunk.removed = append(e.chunk.removed, name)
-	e.chunk.bytes += len(name) + 4
-}
-
-// any encodes a RevokedToken. Written by hand: it is the hot path of a full
-// set, and the message has two fields.
-func (e *encoder) any(name []byte, expiry int64) *anypb.Any {
-	if len(e.anys) == 0 {
-		e.anys = make([]anypb.Any, 64)
-	}
-	any := &e.anys[0]
-	e.anys = e.anys[1:]
-	any.TypeUrl = TypeURL
-	any.Value = e.token(name, expiry)
-	return any
-}
-
-func (e *encoder) token(name []byte, expiry int64) []byte {
-	size := len(name) + 24
-	if cap(e.block)-len(e.block) < size {
-		e.block = make([]byte, 0, max(size, 4096))
-	}
-	start := len(e.block)
-	b := protowire.AppendTag(e.block, fieldJTI, protowire.BytesType)
-	b = protowire.AppendBytes(b, name)
-	b = protowire.AppendTag(b, fieldExpiry, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(expiry)) //nolint:gosec // two's complement is the wire form
-	e.block = b
-	return b[start:len(b):len(b)]
-}
-
-// resource encodes a token for delta clients, with the time it has left: they
-// forget it by themselves.
-func (e *encoder) resource(c revocation.Change, name []byte) *discovery.Resource {
-	r := &discovery.Resource{
-		Name:     string(name),
-		Version:  strconv.FormatUint(c.Version, 10),
-		Resource: e.any(name, c.Expiry),
-	}
-	if c.Lifetime != revocation.Forever {
-		left := time.UnixMilli(c.Expiry).Add(e.grace).Sub(e.now)
-		r.Ttl = durationpb.New(max(left, time.Second))
-	}
-	return r
+func (e *encoder) remove(name []byte) {
+	e.wire = appendBytes(e.wire, fieldRemoved, name)
+	e.chunk.entries++
 }
 
 // memoSize is how many chunks are remembered: the newest change, and where
 // gateways that load the whole set at the same time are.
-const memoSize = 8
+const memoSize = 4
 
 // memo remembers the chunks made last, so that streams at one position share
 // one.
@@ -150,6 +101,7 @@ type memo struct {
 type memoKey struct {
 	from, head uint64
 	form       protocol
+	second     int64 // since the epoch: what has expired and what is left to live change with it
 }
 
 type memoEntry struct {
@@ -184,7 +136,7 @@ func (m *memo) find(key memoKey) *memoEntry {
 
 // chunk returns what changed after from, as far as one response holds.
 func (c *Cache) chunk(s *revocation.Snapshot, from uint64, form protocol, now time.Time) *chunk {
-	return c.memo.get(memoKey{from, s.Version(), form}, func() *chunk {
+	return c.memo.get(memoKey{from, s.Version(), form, now.Unix()}, func() *chunk {
 		e := c.encoder(form, now)
 		e.collect(s, from, nil)
 		return e.chunk
@@ -192,7 +144,14 @@ func (c *Cache) chunk(s *revocation.Snapshot, from uint64, form protocol, now ti
 }
 
 func (c *Cache) encoder(form protocol, now time.Time) *encoder {
-	return &encoder{chunk: &chunk{at: now}, form: form, grace: c.grace, now: now}
+	e := &encoder{chunk: &chunk{at: now}, form: form, grace: c.grace, now: now, cache: c}
+	if b, ok := c.scratch.Get().(*[]byte); ok {
+		e.scratch = b
+	} else {
+		e.scratch = new([]byte)
+	}
+	e.wire = (*e.scratch)[:0]
+	return e
 }
 
 // collect fills the chunk with what changed after from, but for what skip says
@@ -218,7 +177,12 @@ func (e *encoder) collect(s *revocation.Snapshot, from uint64, skip func(revocat
 	e.finish(position)
 }
 
+// finish completes the chunk, which holds until position. The encoder must not
+// be used again.
 func (e *encoder) finish(position uint64) {
+	e.chunk.wire = bytes.Clone(e.wire)
+	*e.scratch = e.wire
+	e.cache.scratch.Put(e.scratch)
 	e.chunk.to = position
 	e.chunk.text = strconv.FormatUint(position, 10)
 }

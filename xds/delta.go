@@ -79,9 +79,12 @@ func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscove
 	switch st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail()); st.answered {
 	case acked:
 		st.waiting = false
+		if len(st.owed) == 0 && st.position >= st.until {
+			st.initial = nil
+		}
 	case nacked: // as if it had never been sent
 		st.waiting = false
-		st.position = st.pending.from
+		st.position = min(st.position, st.pending.from)
 		maps.Copy(st.owed, st.pending.owed)
 	}
 	return nil
@@ -105,15 +108,15 @@ func (st *deltaStream) CreateWatch(*cache.Request, cache.Subscription, chan cach
 // the ACK comes here again.
 func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
 	w := &deltaWatch{st: st, req: req, responses: responses, live: true, greet: !st.joined}
-	if st.answered == nacked {
-		w.timed, w.patience = true, st.patience()
+	if st.refusals > 0 { // another request does not end the wait
+		w.timed, w.patience = true, st.wait
 	}
 	st.mu.Lock()
 	st.subscribe(req, sub)
 	waiting := st.waiting
 	st.mu.Unlock()
 	if !waiting {
-		st.cache.serveOrPark(w)
+		st.cache.serveOrPark(w, w.greet)
 	}
 	return w.cancel, nil
 }
@@ -122,7 +125,8 @@ func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subsc
 // for that alone: those it has just named, and those it gave up by name while
 // it still wants everything.
 func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription) {
-	if !st.joined {
+	first := !st.joined
+	if first {
 		st.join(sub)
 	} else if sub.IsWildcard() && !st.wildcard { // of the rest nothing is known
 		st.position, st.initial = 0, nil
@@ -130,7 +134,7 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 	st.wildcard = sub.IsWildcard()
 	st.wanted = maps.Clone(sub.SubscribedResources())
 	for _, name := range req.GetResourceNamesSubscribe() {
-		if name != "*" && st.initial[name] == "" {
+		if name != "*" && !(first && st.initial[name] != "") {
 			st.owed[name] = struct{}{}
 		}
 	}
@@ -150,7 +154,7 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 // Who wants names is answered each of them, and then what changes.
 func (st *deltaStream) join(sub cache.Subscription) {
 	st.joined = true
-	st.until = st.cache.log.Snapshot().Version()
+	st.until = st.cache.current.Load().Version()
 	if held := sub.ReturnedResources(); len(held) > 0 {
 		st.initial = maps.Clone(held)
 		st.oweStale()
@@ -163,9 +167,10 @@ func (st *deltaStream) join(sub cache.Subscription) {
 // oweStale owes an answer for what the client holds and should not, or holds in
 // another version.
 func (st *deltaStream) oweStale() {
+	now := st.cache.now()
 	for name, version := range st.initial {
 		c, found := st.cache.log.Lookup(name)
-		if !found || c.State != revocation.Revoked || strconv.FormatUint(c.Version, 10) != version {
+		if !found || !counts(c, now, st.cache.grace) || strconv.FormatUint(c.Version, 10) != version {
 			st.owed[name] = struct{}{}
 			delete(st.initial, name)
 		}
@@ -234,7 +239,7 @@ func (st *deltaStream) private(s *revocation.Snapshot, now time.Time) *delivery 
 	e := st.cache.encoder(delta, now)
 	d := &delivery{chunk: e.chunk, from: st.position, owed: map[string]struct{}{}}
 	for _, name := range slices.Sorted(maps.Keys(st.owed)) {
-		if e.full(len(name)) {
+		if e.full(len(name)) && len(d.owed) > 0 { // even the longest has its turn
 			break
 		}
 		e.look(st.cache.log, name)
@@ -245,9 +250,6 @@ func (st *deltaStream) private(s *revocation.Snapshot, now time.Time) *delivery 
 		_, answered := d.owed[string(name)]
 		return answered || st.skips(c, name)
 	})
-	if len(st.owed) == 0 && e.chunk.to >= st.until {
-		st.initial = nil
-	}
 	return d
 }
 
@@ -270,7 +272,7 @@ func (st *deltaStream) named(s *revocation.Snapshot, now time.Time) *delivery {
 	e := st.cache.encoder(delta, now)
 	d := &delivery{chunk: e.chunk, from: st.position}
 	e.collect(s, st.position, st.skips)
-	if len(e.chunk.delta)+len(e.chunk.removed) == 0 {
+	if e.chunk.entries == 0 {
 		st.position = e.chunk.to
 		return nil
 	}
@@ -294,10 +296,7 @@ type deltaResponse struct {
 // OnStreamDeltaResponse.
 func (r *deltaResponse) GetDeltaDiscoveryResponse() (*discovery.DeltaDiscoveryResponse, error) {
 	r.st.queued = r.chunk
-	return &discovery.DeltaDiscoveryResponse{
-		SystemVersionInfo: r.chunk.text, Resources: r.chunk.delta,
-		RemovedResources: r.chunk.removed, TypeUrl: TypeURL,
-	}, nil
+	return r.chunk.deltaResponse(), nil
 }
 func (r *deltaResponse) GetDeltaRequest() *discovery.DeltaDiscoveryRequest { return r.req }
 func (r *deltaResponse) GetSystemVersion() (string, error)                 { return r.chunk.text, nil }

@@ -51,9 +51,13 @@ func newMetrics(reg prometheus.Registerer, gs *gateways, head func() uint64) *me
 	return m
 }
 
+// envelope is what a response has beside its entries, in bytes: version, type
+// URL and nonce.
+const envelope = 16 + 58 + 10
+
 func (m *metrics) pushed(p protocol, c *chunk) {
 	m.push[p].Inc()
-	m.pushB[p].Add(float64(c.bytes))
+	m.pushB[p].Add(float64(len(c.wire) + envelope))
 }
 
 func (m *metrics) acked(c *chunk, now time.Time) {

@@ -11,27 +11,23 @@ import (
 // Clients that ask for tokens by name, on either protocol. Each is told of the
 // names it has newly asked for, whole, and of what changes among the rest.
 
-// namedMark stands among the names that a stream was answered, so that a later
-// wildcard is known to have been preceded by names. No token is called so.
-const namedMark = "\x00named"
-
 // named is the answer to a state-of-the-world watch by name, or nil.
 func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response {
 	asked, known := w.sub.SubscribedResources(), w.sub.ReturnedResources()
 	e := w.st.cache.encoder(sotw, now)
-	names := map[string]string{namedMark: "1"}
+	names := map[string]string{}
 	for name := range asked {
 		if _, ok := known[name]; !ok && !e.full(len(name)) {
 			e.look(w.st.cache.log, name)
 			names[name] = "1"
 		}
 	}
-	fresh := len(names) > 1
+	fresh := len(names) > 0
 	e.collect(s, w.position, func(_ revocation.Change, name []byte) bool {
 		_, ok := known[string(name)]
 		return !ok
 	})
-	if len(e.chunk.any) == 0 && !fresh && !w.greet {
+	if e.chunk.entries == 0 && !fresh && !w.greet {
 		w.position = e.chunk.to
 		return nil
 	}
@@ -46,9 +42,14 @@ func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response 
 func (e *encoder) look(log *revocation.Log, name string) {
 	c, found := log.Lookup(name)
 	switch {
-	case found && c.State == revocation.Revoked && !c.Expired(e.now, e.grace):
+	case found && counts(c, e.now, e.grace):
 		e.add(c, []byte(name))
 	case e.form == delta:
-		e.remove(name)
+		e.remove([]byte(name))
 	}
+}
+
+// counts says whether gateways are told of a key that it is revoked.
+func counts(c revocation.Change, now time.Time, grace time.Duration) bool {
+	return served(c.Domain) && c.State == revocation.Revoked && !c.Expired(now, grace)
 }

@@ -67,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("xds: Revocations, NotReady, Last and Now must be set")
 	}
 	s := &Server{cfg: cfg, gateways: gateways{byName: map[string]*gateway{}}}
-	s.cache = Cache{log: cfg.Revocations, grace: cfg.Grace, last: cfg.Last, now: cfg.Now}
+	s.cache.open(cfg)
 	s.metrics = newMetrics(cfg.Metrics, &s.gateways, func() uint64 { return cfg.Revocations.Snapshot().Version() })
 	return s, nil
 }
@@ -86,7 +86,7 @@ const (
 // Run serves on lis until ctx ends. Then it ends every stream with UNAVAILABLE.
 func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
-	g := grpc.NewServer(s.options()...)
+	g := grpc.NewServer(append(s.cfg.ServerOptions(), grpc.StreamInterceptor(s.guardStream), grpc.UnaryInterceptor(s.guardCall))...)
 	healthy := health.NewServer()
 	s.register(ctx, g)
 	healthpb.RegisterHealthServer(g, healthy)
@@ -108,17 +108,17 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	return ctx.Err()
 }
 
-func (s *Server) options() []grpc.ServerOption {
+// ServerOptions are those of the gRPC server. The benchmark's raw server uses
+// them too, so that both are measured alike.
+func (cfg Config) ServerOptions() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.StaticStreamWindowSize(windowSize), grpc.StaticConnWindowSize(windowSize),
-		grpc.MaxRecvMsgSize(s.cfg.MaxReceive),
+		grpc.MaxRecvMsgSize(cfg.MaxReceive),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
-		grpc.StreamInterceptor(s.guardStream),
-		grpc.UnaryInterceptor(s.guardCall),
 	}
-	if s.cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+	if cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.TLS)))
 	}
 	return opts
 }
@@ -162,6 +162,6 @@ func (s *Server) refused(g *gateway, p protocol, c *chunk, fault *status.Status)
 	s.metrics.nacks.WithLabelValues(p.String()).Inc()
 	s.cfg.Log.WithFields(logrus.Fields{
 		"gateway": g.name, "protocol": p.String(), "version": c.to,
-		"code": fault.GetCode(), "reason": fault.GetMessage(),
+		"code": fault.GetCode(), "reason": fmt.Sprintf("%.200s", fault.GetMessage()),
 	}).Warn("A gateway refuses a version, it will be offered again")
 }

@@ -46,8 +46,7 @@ func (c *Cache) fetch(ctx context.Context, version string) (*discovery.Discovery
 	if position > s.Version() {
 		return &discovery.DiscoveryResponse{VersionInfo: version, TypeUrl: TypeURL}, nil
 	}
-	made := c.chunk(s, position, sotw, c.now())
-	return &discovery.DiscoveryResponse{VersionInfo: made.text, Resources: made.any, TypeUrl: TypeURL}, nil
+	return c.chunk(s, position, sotw, c.now()).response(), nil
 }
 
 // ads is the aggregated service, both protocols.

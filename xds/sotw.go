@@ -18,7 +18,11 @@ import (
 // it, as its cache and its callbacks. Its position is the version that the
 // client sends: a response carries only what changed since, which the protocol
 // allows for every type but listeners and clusters.
-type sotwStream struct{ streamBase }
+type sotwStream struct {
+	streamBase
+	byName bool // asked by name, and no answer to a wildcard was ACKed since
+	whole  bool // the response in flight answers a wildcard
+}
 
 // serveSotw serves a stream until it ends.
 func (s *Server) serveSotw(ctx context.Context, str stream.Stream, typeURL string) error {
@@ -41,6 +45,9 @@ func (st *sotwStream) OnStreamRequest(_ int64, req *discovery.DiscoveryRequest) 
 		req.ResponseNonce = "" // nonces of another stream mean nothing
 	}
 	st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail())
+	if st.answered == acked && st.whole {
+		st.byName = false
+	}
 	return nil
 }
 
@@ -66,18 +73,20 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 	}
 	w := &sotwWatch{
 		st: st, req: req, sub: sub, responses: responses, position: position,
-		greet: req.GetResponseNonce() == "", live: true,
+		greet: !st.begun, live: true,
 	}
-	if sub.IsWildcard() && sub.ReturnedResources()[namedMark] != "" {
-		w.position, w.greet = 0, true // by name before: of the rest nothing is known
+	if !sub.IsWildcard() {
+		st.byName = true
+	} else if st.byName { // of the rest nothing is known, whatever the version says
+		w.position, w.greet = 0, true
 	}
-	if st.answered == nacked {
-		w.timed, w.patience = true, st.patience()
+	if st.refusals > 0 { // another request does not end the wait
+		w.timed, w.patience = true, st.wait
 		if !sub.IsWildcard() {
 			w.position = 0 // names newly asked for were refused with the rest
 		}
 	}
-	st.cache.serveOrPark(w)
+	st.cache.serveOrPark(w, w.greet)
 	return w.cancel, nil
 }
 
@@ -149,10 +158,8 @@ type sotwResponse struct {
 // GetDiscoveryResponse is called by the stream's goroutine, right before
 // OnStreamResponse.
 func (r *sotwResponse) GetDiscoveryResponse() (*discovery.DiscoveryResponse, error) {
-	r.st.queued = r.chunk
-	return &discovery.DiscoveryResponse{
-		VersionInfo: r.chunk.text, Resources: r.chunk.any, TypeUrl: TypeURL,
-	}, nil
+	r.st.queued, r.st.whole = r.chunk, r.names == nil
+	return r.chunk.response(), nil
 }
 func (r *sotwResponse) GetRequest() *discovery.DiscoveryRequest { return r.req }
 func (r *sotwResponse) GetVersion() (string, error)             { return r.chunk.text, nil }

@@ -38,9 +38,11 @@ type streamBase struct {
 	form   protocol
 	gw     *gateway
 
-	greeted  bool
+	greeted  bool // the first request was seen
+	begun    bool // the first response was sent
 	answered answer
-	refusals int // NACKs in a row
+	refusals int      // NACKs in a row
+	wait     patience // since the last of them
 
 	queued   *chunk // about to be sent
 	inFlight *chunk // sent, and not answered
@@ -70,7 +72,7 @@ func (st *streamBase) close() {
 
 // sent notes that what was queued leaves under nonce.
 func (st *streamBase) sent(nonce string) {
-	st.inFlight, st.nonce = st.queued, nonce
+	st.begun, st.inFlight, st.nonce = true, st.queued, nonce
 	st.server.metrics.pushed(st.form, st.inFlight)
 }
 
@@ -88,6 +90,7 @@ func (st *streamBase) answer(nonce string, fault *status.Status) answer {
 		return acked
 	}
 	st.refusals++
+	st.wait = st.patience()
 	st.gw.nack()
 	st.server.refused(st.gw, st.form, c, fault)
 	return nacked
@@ -103,7 +106,7 @@ type patience struct {
 func (st *streamBase) patience() patience {
 	now := st.cache.now()
 	return patience{
-		version:  st.cache.log.Snapshot().Version(),
+		version:  st.cache.current.Load().Version(),
 		earliest: now.Add(minBackOff),
 		retry:    now.Add(min(maxBackOff, minBackOff<<min(st.refusals, 16))),
 	}

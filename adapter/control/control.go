@@ -17,13 +17,12 @@ import (
 
 // Status is what /readyz tells.
 type Status struct {
-	Ready    bool   `json:"ready"`
-	Reason   string `json:"reason,omitempty"` // why not
-	Version  uint64 `json:"version"`          // of the log
-	Revoked  int    `json:"revoked"`          // keys that are refused
-	Hub      string `json:"hub"`              // "connected" or "unreachable"
-	Note     string `json:"note,omitempty"`   // what could not be verified
-	Gateways int    `json:"gateways"`
+	Ready   bool   `json:"ready"`
+	Reason  string `json:"reason,omitempty"` // why not
+	Version uint64 `json:"version"`          // of the log
+	Revoked int    `json:"revoked"`          // keys that are refused
+	Hub     string `json:"hub"`              // "connected" or "unreachable"
+	Note    string `json:"note,omitempty"`   // what could not be verified
 }
 
 // Config says what the control port tells.

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// adapterProcess is the real adapter, with an embedded hub, on free ports.
+type adapterProcess struct {
+	cmd               *exec.Cmd
+	dir               string
+	hub, xds, control string
+	started           time.Time
+}
+
+// buildAdapter compiles the adapter into dir.
+func buildAdapter(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "adapter")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "revocation-adapter/adapter")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the adapter: %w: %s", err, out)
+	}
+	return path, nil
+}
+
+const adapterConfig = `
+[log]
+level = %q
+[hub]
+listen = %q
+store = "hub"
+[xds]
+listen = %q
+[control]
+listen = %q
+`
+
+// startAdapter starts the adapter in dir. Its log goes to a file there.
+func startAdapter(ctx context.Context, binary, dir, level string) (*adapterProcess, error) {
+	a := &adapterProcess{dir: dir}
+	var err error
+	for _, at := range []*string{&a.hub, &a.xds, &a.control} {
+		if *at, err = freePort(); err != nil {
+			return nil, err
+		}
+	}
+	path := filepath.Join(dir, "adapter.toml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, adapterConfig, level, a.hub, a.xds, a.control), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "adapter.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() //nolint:errcheck // the adapter has its own
+	a.started = time.Now()
+	a.cmd = exec.CommandContext(ctx, binary, "run", "--config", path)
+	a.cmd.Dir, a.cmd.Stderr = dir, log
+	return a, a.cmd.Start()
+}
+
+// freePort is an address that nobody listens on.
+func freePort() (string, error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return lis.Addr().String(), lis.Close()
+}
+
+// readiness is what /readyz says.
+type readiness struct {
+	Ready   bool
+	Version uint64
+	Revoked int
+}
+
+func (a *adapterProcess) readiness(ctx context.Context) (r readiness, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.control+"/readyz", nil)
+	if err != nil {
+		return r, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return r, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read
+	return r, json.NewDecoder(resp.Body).Decode(&r)
+}
+
+// await polls until the adapter is as wanted.
+func (a *adapterProcess) await(ctx context.Context, limit time.Duration, ok func(readiness) bool) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(limit)
+	for {
+		if r, err := a.readiness(ctx); err == nil && ok(r) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("the adapter is not as expected after %s", limit)
+		}
+	}
+}
+
+func (a *adapterProcess) stop() error {
+	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	var exit *exec.ExitError
+	if err := a.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
+}

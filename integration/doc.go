@@ -1,0 +1,25 @@
+// Package integration proves what the project promises, each against the real
+// adapter as a process, real NATS and real gRPC. Every promise has a number, and
+// a test of that name in this folder.
+//
+//	 1 EventReachesEveryGateway  a plain publish from any NATS client reaches gateways on every protocol
+//	 2 AcknowledgedPaths         JetStream publish, NATS request and adapter revoke return when it is stored
+//	 3 TokenTypes                JWT, API_KEY and Default, in seconds, milliseconds, unknown and never
+//	 4 LogLines                  both lines are those that operators of Choreo Connect know
+//	 5 DeadLetters               what is not understood is kept with its reason, and without its token in the log
+//	 6 ExpiredAndDuplicate       an expired event is dropped, a duplicate makes no new version
+//	 7 ClosedByDefault           who has no credentials may publish tokenRevocation, and nothing else
+//	 8 RestartLosesNothing       the set and the version are the same after a stop, and after kill -9
+//	 9 StreamsEndWithError       a stop takes less than 5 s, and a client that reconnects on errors alone comes back
+//	10 ResumeByVersion           who reconnects gets what came since, and nothing else
+//	11 ReApproval                an approval reaches every gateway that can hear of it
+//	12 NobodyBeforeTheSet        gateways and probes are told that a replica without its hub is not ready
+//	13 ExternalHub               replicas on one NATS server serve the same version for the same content
+//	14 MutualTLS                 a gateway without the right certificate is refused
+//	15 NotOnlyGo                 a client generated from the .proto by another language works unmodified
+//	16 CommandLine               every command does what its help says, with exit codes that mean something
+//	17 OpaqueTokenNowhere        an opaque token is in no log line, metric, stored record or file
+//	18 LateGatewayLearnsAll      a gateway that connects late learns of every earlier revocation
+//	19 Observable                health, readiness and metrics tell what happened
+//	20 OneAdapterPerStore        a second adapter on a store refuses to start and names the first
+package integration

@@ -1,0 +1,6 @@
+//go:build race
+
+package integration_test
+
+// raceEnabled builds the adapter with the race detector too.
+const raceEnabled = true

@@ -1,0 +1,99 @@
+package xds
+
+import (
+	"strconv"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"revocation-adapter/revocation"
+)
+
+// What goes out is encoded once for all streams and carried by each response as
+// bytes that protobuf appends as they are. The field numbers are those of
+// envoy.service.discovery.v3, google.protobuf and RevokedToken; a test compares
+// the bytes with what protobuf makes of the messages themselves.
+const (
+	fieldResources protowire.Number = 2 // of both responses
+	fieldRemoved   protowire.Number = 6 // of DeltaDiscoveryResponse
+
+	fieldResourceVersion protowire.Number = 1 // of Resource
+	fieldResourceAny     protowire.Number = 2
+	fieldResourceName    protowire.Number = 3
+	fieldResourceTTL     protowire.Number = 6
+
+	fieldAnyType  protowire.Number = 1 // of Any
+	fieldAnyValue protowire.Number = 2
+
+	fieldJTI    protowire.Number = 1 // of RevokedToken
+	fieldExpiry protowire.Number = 2
+
+	fieldSeconds protowire.Number = 1 // of Duration
+	fieldNanos   protowire.Number = 2
+)
+
+// response makes a message of its own for a stream: go-control-plane writes the
+// nonce into it.
+func (c *chunk) response() *discovery.DiscoveryResponse {
+	r := &discovery.DiscoveryResponse{VersionInfo: c.text, TypeUrl: TypeURL}
+	r.ProtoReflect().SetUnknown(c.wire)
+	return r
+}
+
+// deltaResponse is response for the other protocol.
+func (c *chunk) deltaResponse() *discovery.DeltaDiscoveryResponse {
+	r := &discovery.DeltaDiscoveryResponse{SystemVersionInfo: c.text, TypeUrl: TypeURL}
+	r.ProtoReflect().SetUnknown(c.wire)
+	return r
+}
+
+func appendBytes(b []byte, field protowire.Number, value []byte) []byte {
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	return protowire.AppendBytes(b, value)
+}
+
+func sizeField(field protowire.Number, value int) int {
+	return protowire.SizeTag(field) + protowire.SizeBytes(value)
+}
+
+// appendAny appends a RevokedToken in an Any, as a field.
+func appendAny(b []byte, field protowire.Number, name []byte, expiry int64) []byte {
+	millis := uint64(expiry) //nolint:gosec // two's complement is the wire form
+	token := sizeField(fieldJTI, len(name)) + protowire.SizeTag(fieldExpiry) + protowire.SizeVarint(millis)
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(sizeField(fieldAnyType, len(TypeURL))+sizeField(fieldAnyValue, token)))
+	b = protowire.AppendTag(b, fieldAnyType, protowire.BytesType)
+	b = protowire.AppendString(b, TypeURL)
+	b = protowire.AppendTag(b, fieldAnyValue, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(token))
+	b = appendBytes(b, fieldJTI, name)
+	b = protowire.AppendTag(b, fieldExpiry, protowire.VarintType)
+	return protowire.AppendVarint(b, millis)
+}
+
+// appendResource appends a token as delta clients get it, with the time that it
+// has left: they forget it by themselves.
+func (e *encoder) appendResource(b []byte, c revocation.Change, name []byte) []byte {
+	var inner [perToken + 2*revocation.MaxKey]byte
+	r := protowire.AppendTag(inner[:0], fieldResourceVersion, protowire.BytesType)
+	r = protowire.AppendString(r, strconv.FormatUint(c.Version, 10))
+	r = appendAny(r, fieldResourceAny, name, c.Expiry)
+	r = appendBytes(r, fieldResourceName, name)
+	if c.Lifetime != revocation.Forever {
+		var ttl [24]byte
+		left := max(time.UnixMilli(c.Expiry).Add(e.grace).Sub(e.now), time.Second)
+		r = appendBytes(r, fieldResourceTTL, appendDuration(ttl[:0], left))
+	}
+	return appendBytes(b, fieldResources, r)
+}
+
+func appendDuration(b []byte, d time.Duration) []byte {
+	b = protowire.AppendTag(b, fieldSeconds, protowire.VarintType)
+	b = protowire.AppendVarint(b, uint64(d/time.Second)) //nolint:gosec // positive
+	if nanos := d % time.Second; nanos > 0 {
+		b = protowire.AppendTag(b, fieldNanos, protowire.VarintType)
+		b = protowire.AppendVarint(b, uint64(nanos)) //nolint:gosec // positive
+	}
+	return b
+}
