@@ -41,7 +41,7 @@ func (operatorFormat) Format(e *logrus.Entry) ([]byte, error) {
 	b.WriteByte(' ')
 	b.WriteString(levelName(e.Level))
 	b.WriteString(" [")
-	if e.HasCaller() {
+	if e.Caller != nil {
 		b.WriteString(path.Base(e.Caller.File))
 		b.WriteByte(':')
 		b.Write(strconv.AppendInt(b.AvailableBuffer(), int64(e.Caller.Line), 10))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -113,7 +114,28 @@ func (r *replica) followHub(ctx context.Context) error {
 	measures := messaging.NewMetrics(r.metrics)
 	follower := messaging.NewFollower(hub, r.revocations, measures)
 	r.hub.Store(&hubParts{hub, follower})
-	return together(ctx, follower.Run, messaging.NewListener(hub, r.revocations, measures).Run)
+	return together(ctx, follower.Run, messaging.NewListener(hub, r.revocations, measures).Run,
+		func(ctx context.Context) error { return tuneMemory(ctx, follower.Complete()) })
+}
+
+// How much garbage may collect, in percent of what lives. While the log is read
+// next to nothing lives, and there is much of it; afterwards a million records
+// live, without a pointer for the collector to follow, so that it may come often.
+const (
+	gcReading = 400
+	gcServing = 50
+)
+
+func tuneMemory(ctx context.Context, complete <-chan struct{}) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcReading))
+	select {
+	case <-complete:
+		debug.SetGCPercent(gcServing)
+		debug.FreeOSMemory()
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (r *replica) newServer() (*xds.Server, error) {

@@ -83,7 +83,7 @@ func (o *watchOptions) run(c *cobra.Command) error {
 		case first && w.responses == 0:
 			return exitError{exitUnreachable, fmt.Errorf("watch %s: %w; is the adapter running?", o.address, err)}
 		}
-		fmt.Fprintf(c.ErrOrStderr(), "The stream ended (%s: %s), connecting again\n", status.Code(err), status.Convert(err).Message())
+		c.PrintErrf("The stream ended (%s: %s), connecting again\n", status.Code(err), status.Convert(err).Message())
 		select {
 		case <-c.Context().Done():
 			return nil

@@ -127,7 +127,7 @@ func TestNobodyBeforeTheSet(t *testing.T) {
 }
 
 // startNATS starts a server such as a production cluster has, on an address.
-func startNATS(t *testing.T, address string) *server.Server {
+func startNATS(t *testing.T, address string) {
 	t.Helper()
 	opts := &server.Options{JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, SyncAlways: true}
 	if _, err := fmt.Sscanf(strings.ReplaceAll(address, ":", " "), "%s %d", &opts.Host, &opts.Port); err != nil {
@@ -145,7 +145,6 @@ func startNATS(t *testing.T, address string) *server.Server {
 	if !s.ReadyForConnections(patience) {
 		t.Fatal("the NATS server is not ready")
 	}
-	return s
 }
 
 func TestExternalHub(t *testing.T) {

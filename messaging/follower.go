@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/sirupsen/logrus"
 
@@ -23,10 +23,14 @@ type Follower struct {
 
 	notReady atomic.Pointer[string] // why, or nil; any reader, any time
 
-	// The rest is Run's own.
-	applied  uint64 // sequence of REVOCATIONS up to which all was delivered or is gone
-	floor    uint64 // the leader's last sequence when it was first asked
-	waiting  int    // records applied since the last publication
+	taken    atomic.Uint64 // messages; tells whether anything comes
+	once     sync.Once
+	complete chan struct{} // closed when the log was complete for the first time
+
+	mu       sync.Mutex // held by whoever changes what follows, or writes log
+	applied  uint64     // sequence of REVOCATIONS up to which all was delivered or is gone
+	floor    uint64     // the leader's last sequence when it was first asked
+	waiting  int        // records applied since the last publication
 	pending  []time.Time
 	wentBack bool // for good: what the log holds now is another's
 }
@@ -46,7 +50,7 @@ var ErrWentBack = errors.New("the hub's log went back")
 
 // NewFollower returns a follower of hub that writes log and nobody else does.
 func NewFollower(hub *Hub, log *revocation.Log, m *Metrics) *Follower {
-	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m)}
+	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m), complete: make(chan struct{})}
 	f.setNotReady("the log is not read to its end yet")
 	return f
 }
@@ -59,6 +63,9 @@ func (f *Follower) NotReady() string {
 	return ""
 }
 
+// Complete is closed when the log has been read to its end for the first time.
+func (f *Follower) Complete() <-chan struct{} { return f.complete }
+
 func (f *Follower) setNotReady(why string) { f.notReady.Store(&why) }
 
 // Run follows the hub's log until ctx ends, purging as configured.
@@ -67,59 +74,69 @@ func (f *Follower) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", LogStream, err)
 	}
-	messages, err := cons.Messages(jetstream.PullMaxMessages(pullMessages))
+	f.confirm(ctx) // how far there is to go
+	failed := make(chan error, 1)
+	messages, err := cons.Consume(func(msg jetstream.Msg) {
+		if err := f.take(msg); err != nil {
+			select {
+			case failed <- err:
+			default: // the first is the reason
+			}
+		}
+	}, jetstream.PullMaxMessages(pullMessages), jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		f.say.WithError(err).Warn("The hub's log does not arrive, trying again")
+	}))
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", LogStream, err)
 	}
-	defer context.AfterFunc(ctx, messages.Stop)()
-	defer messages.Stop()
+	defer func() {
+		messages.Stop()
+		<-messages.Closed()
+	}()
+	return f.keepTime(ctx, failed)
+}
+
+// keepTime asks the leader how far the log goes whenever nothing comes, and
+// purges, until ctx ends or a message cannot be taken.
+func (f *Follower) keepTime(ctx context.Context, failed <-chan error) error {
+	beat := time.NewTicker(idle)
+	defer beat.Stop()
 	purge := f.hub.cfg.Now().Add(f.hub.cfg.PurgeInterval)
-	for ctx.Err() == nil {
-		if err := f.next(ctx, messages); err != nil {
+	seen, quiet := uint64(0), time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-failed:
 			return err
+		case <-beat.C:
+		}
+		if now := f.taken.Load(); now != seen {
+			seen, quiet = now, 0
+		} else {
+			quiet += idle
+		}
+		if quiet > 0 && (f.NotReady() != "" || quiet >= tick) {
+			quiet = 0
+			f.confirm(ctx)
 		}
 		if now := f.hub.cfg.Now(); !now.Before(purge) {
 			f.metrics.purged.Add(float64(f.log.Purge(now)))
 			purge = now.Add(f.hub.cfg.PurgeInterval)
 		}
 	}
-	return ctx.Err()
-}
-
-// next applies the next message, or asks the leader how far the log goes when
-// none comes.
-func (f *Follower) next(ctx context.Context, messages jetstream.MessagesContext) error {
-	wait := tick
-	if f.NotReady() != "" {
-		wait = idle
-	}
-	msg, err := messages.Next(jetstream.NextMaxWait(wait))
-	switch {
-	case err == nil:
-		return f.take(ctx, msg)
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, nats.ErrTimeout):
-		f.publish()
-		return f.confirm(ctx)
-	case errors.Is(err, jetstream.ErrMsgIteratorClosed):
-		return fmt.Errorf("consumer of %s: %w", LogStream, err)
-	}
-	f.say.WithError(err).Warn("The hub's log does not arrive, trying again")
-	select {
-	case <-ctx.Done():
-	case <-time.After(idle):
-	}
-	return nil
 }
 
 // take applies one message and publishes what was applied, when nothing more is
 // at hand.
-func (f *Follower) take(ctx context.Context, msg jetstream.Msg) error {
+func (f *Follower) take(msg jetstream.Msg) error {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return fmt.Errorf("message of %s: %w", LogStream, err)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.taken.Add(1)
 	if f.wentBack {
 		return nil
 	}
@@ -131,9 +148,7 @@ func (f *Follower) take(ctx context.Context, msg jetstream.Msg) error {
 	case ready && (caughtUp || f.waiting >= maxWaiting):
 		f.publish()
 	case !ready && caughtUp && f.floor > 0 && f.applied >= f.floor:
-		f.complete(f.applied)
-	case !ready && caughtUp:
-		return f.confirm(ctx)
+		f.reach(f.applied)
 	}
 	return nil
 }
@@ -178,48 +193,62 @@ func (f *Follower) publish() {
 // that lags behind the leader, and a tail that expires is never delivered at all.
 // While others write, something always follows: then it is enough to catch up
 // with what the leader had when it was first asked.
-func (f *Follower) confirm(ctx context.Context) error {
-	if f.wentBack {
-		return nil
-	}
+func (f *Follower) confirm(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	info, err := f.hub.log.Info(ctx)
+	f.mu.Lock()
+	applied, wentBack := f.applied, f.wentBack
+	f.publish()
+	f.mu.Unlock()
+	if wentBack {
+		return
+	}
+	last, nothingFollows, err := f.askLeader(ctx, applied)
 	if err != nil {
 		f.say.WithError(err).Debug("The hub's leader does not answer")
-		return nil
+		return
 	}
-	last := info.State.LastSeq
-	if head := f.log.Snapshot().Version(); last < head {
-		f.refuse(last, head)
-		return nil
-	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.floor == 0 {
 		f.floor = last
 	}
-	if last > f.applied {
-		// Any that is found will be delivered, one after last too: it may have
-		// replaced a record before it, of a key that is not known yet.
-		_, err := f.hub.log.GetMsg(ctx, f.applied+1, jetstream.WithGetMsgSubject(logSubjects))
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			f.say.WithError(err).Debug("The hub's leader does not answer")
-			return nil
-		}
+	switch head := f.log.Snapshot().Version(); {
+	case last < head && f.applied == applied:
+		f.refuse(last, head)
+	case nothingFollows && f.applied == applied:
+		f.reach(last)
 	}
-	f.complete(last)
-	return nil
 }
 
-// complete raises the version to last, up to which everything is applied or
+// askLeader returns the stream's last sequence, and whether nothing is stored
+// after applied.
+func (f *Follower) askLeader(ctx context.Context, applied uint64) (last uint64, nothingFollows bool, err error) {
+	info, err := f.hub.log.Info(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	last = info.State.LastSeq
+	if last <= applied {
+		return last, true, nil
+	}
+	// Any that is found will be delivered, one after last too: it may have
+	// replaced a record before it, of a key that is not known yet.
+	_, err = f.hub.log.GetMsg(ctx, applied+1, jetstream.WithGetMsgSubject(logSubjects))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return last, true, nil
+	}
+	return last, false, err
+}
+
+// reach raises the version to last, up to which everything is applied or
 // gone. From the first time on the replica is ready.
-func (f *Follower) complete(last uint64) {
+func (f *Follower) reach(last uint64) {
 	f.log.Publish(last)
 	f.applied = last
 	f.waiting, f.pending = 0, f.pending[:0]
 	if f.notReady.Swap(nil) != nil {
+		f.once.Do(func() { close(f.complete) })
 		f.say.WithFields(logrus.Fields{"version": last, "revoked": f.log.Snapshot().Counts().Revoked()}).
 			Info("The log is complete")
 	}

@@ -3,6 +3,7 @@ package messaging
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,49 +32,105 @@ func encodeRecord(r revocation.Revocation) ([]byte, error) {
 	return proto.Marshal(rec)
 }
 
-// decodeRecord reads a record. Its errors quote none of it.
+// decodeRecord reads a record. Its errors quote none of it. It reads the wire
+// form itself: a replica that starts reads every record there is, and the
+// general decoder took a fifth of that time.
 func decodeRecord(data []byte) (revocation.Revocation, error) {
-	var rec revocationv1.Record
-	if err := proto.Unmarshal(data, &rec); err != nil {
+	f := recordFields{data: data}
+	var r revocation.Revocation
+	var format, domain, state, kind, lifetime uint64
+	var digest []byte
+	for f.next() {
+		switch f.number {
+		case 1:
+			format = f.varint()
+		case 2:
+			domain = f.varint()
+		case 3:
+			r.Key = f.text()
+		case 4:
+			digest = f.bytes()
+		case 5:
+			state = f.varint()
+		case 6:
+			kind = f.varint()
+		case 7:
+			r.Expiry = int64(f.varint()) // two's complement is the wire form
+		case 8:
+			lifetime = f.varint()
+		case 9:
+			r.Time = int64(f.varint()) // two's complement is the wire form
+		case 10:
+			r.Tenant = f.text()
+		case 11:
+			r.Source = f.text()
+		case 12:
+			r.Reason = f.text()
+		case 13:
+			r.Events = append(r.Events, decodeEventID(f.bytes(), &f))
+		default:
+			f.skip()
+		}
+	}
+	switch {
+	case f.broken:
 		return revocation.Revocation{}, fmt.Errorf("%w: not a record", ErrRecord)
-	}
-	if rec.GetFormat() != recordFormat {
+	case format != recordFormat:
 		return revocation.Revocation{}, fmt.Errorf("%w: its format is %d, this adapter reads %d; upgrade the adapter",
-			ErrRecord, rec.GetFormat(), recordFormat)
+			ErrRecord, format, recordFormat)
 	}
-	r := revocation.Revocation{
-		Domain: revocation.Domain(rec.GetDomain()), Key: rec.GetKey(), //nolint:gosec // checked below
-		State: stateFromWire(rec.GetState()), Kind: revocation.Kind(rec.GetKind()), //nolint:gosec // checked below
-		Expiry: rec.GetExpiryMillis(), Lifetime: revocation.Lifetime(rec.GetLifetime()), //nolint:gosec // checked below
-		Time: rec.GetTimeMicros(), Tenant: rec.GetTenant(), Source: rec.GetSource(), Reason: rec.GetReason(),
-	}
-	copy(r.Digest[:], rec.GetDigest())
-	for _, e := range rec.GetEvents() {
-		r.Events = append(r.Events, revocation.Event{ID: e.GetId(), Time: e.GetTimeMicros()})
-	}
-	return r, checkRecord(&rec, r)
+	return checkRecord(r, recordEnums{domain, state, kind, lifetime}, digest)
 }
 
-func checkRecord(rec *revocationv1.Record, r revocation.Revocation) error {
-	switch {
-	case rec.GetDomain() < revocationv1.Domain_DOMAIN_TOKEN || rec.GetDomain() > revocationv1.Domain_DOMAIN_RULE:
-		return fmt.Errorf("%w: domain %d", ErrRecord, rec.GetDomain())
-	case r.State == 0:
-		return fmt.Errorf("%w: state %d", ErrRecord, rec.GetState())
-	case rec.GetKind() < 0 || rec.GetKind() > revocationv1.Kind_KIND_API_KEY:
-		return fmt.Errorf("%w: kind %d", ErrRecord, rec.GetKind())
-	case rec.GetLifetime() < revocationv1.Lifetime_LIFETIME_DATED || rec.GetLifetime() > revocationv1.Lifetime_LIFETIME_NEVER:
-		return fmt.Errorf("%w: lifetime %d", ErrRecord, rec.GetLifetime())
-	case r.Expiry <= 0 || (r.Lifetime == revocation.Forever) != (r.Expiry == revocation.Never):
-		return fmt.Errorf("%w: expiry %d, lifetime %s", ErrRecord, r.Expiry, r.Lifetime)
-	case len(rec.GetDigest()) != len(r.Digest):
-		return fmt.Errorf("%w: a digest of %d bytes", ErrRecord, len(rec.GetDigest()))
-	case r.Domain.Secret() != (r.Key == ""):
-		return fmt.Errorf("%w: domain %s and a key of %d bytes", ErrRecord, r.Domain, len(r.Key))
-	case !r.Domain.Secret() && (len(r.Key) > revocation.MaxKey || revocation.DigestOf(r.Domain, r.Key) != r.Digest):
-		return fmt.Errorf("%w: the digest is not the key's", ErrRecord)
+func decodeEventID(data []byte, parent *recordFields) revocation.Event {
+	f := recordFields{data: data, broken: parent.broken}
+	var e revocation.Event
+	for f.next() {
+		switch f.number {
+		case 1:
+			e.ID = f.text()
+		case 2:
+			e.Time = int64(f.varint()) // two's complement is the wire form
+		default:
+			f.skip()
+		}
 	}
-	return nil
+	parent.broken = f.broken
+	return e
+}
+
+// recordEnums are a record's enums as they are on the wire.
+type recordEnums struct{ domain, state, kind, lifetime uint64 }
+
+// checkRecord completes r with its enums and digest, and refuses what no writer
+// of this format writes.
+func checkRecord(r revocation.Revocation, e recordEnums, digest []byte) (revocation.Revocation, error) {
+	refuse := func(format string, args ...any) (revocation.Revocation, error) {
+		return revocation.Revocation{}, fmt.Errorf("%w: %s", ErrRecord, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case e.domain < uint64(revocation.DomainToken) || e.domain > uint64(revocation.DomainRule):
+		return refuse("domain %d", e.domain)
+	case e.kind > uint64(revocation.KindAPIKey):
+		return refuse("kind %d", e.kind)
+	case e.lifetime < uint64(revocation.Dated) || e.lifetime > uint64(revocation.Forever):
+		return refuse("lifetime %d", e.lifetime)
+	case len(digest) != len(r.Digest):
+		return refuse("a digest of %d bytes", len(digest))
+	}
+	r.Domain, r.Kind, r.Lifetime = revocation.Domain(e.domain), revocation.Kind(e.kind), revocation.Lifetime(e.lifetime)
+	r.State, r.Digest = stateFromWire(e.state), revocation.Digest(digest)
+	switch {
+	case r.State == 0:
+		return refuse("state %d", e.state)
+	case r.Expiry <= 0 || (r.Lifetime == revocation.Forever) != (r.Expiry == revocation.Never):
+		return refuse("expiry %d, lifetime %s", r.Expiry, r.Lifetime)
+	case r.Domain.Secret() != (r.Key == "") || len(r.Key) > revocation.MaxKey:
+		return refuse("domain %s and a key of %d bytes", r.Domain, len(r.Key))
+	case !r.Domain.Secret() && revocation.DigestOf(r.Domain, r.Key) != r.Digest:
+		return refuse("the digest is not the key's")
+	}
+	return r, nil
 }
 
 // The states are mapped by name: on the wire 0 is nothing and 1 is revoked, in
@@ -88,8 +145,8 @@ func stateToWire(s revocation.State) revocationv1.State {
 	return revocationv1.State_STATE_UNSPECIFIED
 }
 
-func stateFromWire(s revocationv1.State) revocation.State {
-	switch s {
+func stateFromWire(s uint64) revocation.State {
+	switch revocationv1.State(min(s, math.MaxInt32)) { // bounded by min
 	case revocationv1.State_STATE_REVOKED:
 		return revocation.Revoked
 	case revocationv1.State_STATE_APPROVED:

@@ -62,7 +62,7 @@ func logConfig(now time.Time) jetstream.StreamConfig {
 		AllowAtomicPublish: true,
 		DenyDelete:         true,
 		DenyPurge:          true,
-		FirstSeq:           uint64(now.UnixMicro()), //nolint:gosec // after 1970
+		FirstSeq:           uint64(now.UnixMicro()), // after 1970
 	}
 }
 

@@ -80,8 +80,9 @@ func (w writer) publish(ctx context.Context, subject string, r revocation.Revoca
 	if ttl := r.TTL(w.hub.cfg.Now(), w.hub.cfg.Grace); ttl > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(ttl, 10))
 	}
-	_, err = w.hub.js.PublishMsg(ctx, msg,
-		jetstream.WithExpectStream(LogStream), jetstream.WithExpectLastSequencePerSubject(last))
+	// Headers are stored with the record and read by every replica that starts:
+	// no more than needed.
+	_, err = w.hub.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(last))
 	if err != nil {
 		return fmt.Errorf("write the record: %w", err)
 	}

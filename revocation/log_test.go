@@ -30,12 +30,6 @@ func revoke(key string, expiry time.Time) revocation.Revocation {
 	}
 }
 
-func approve(key string, expiry time.Time) revocation.Revocation {
-	r := revoke(key, expiry)
-	r.State = revocation.Approved
-	return r
-}
-
 func mustAppend(t testing.TB, l *revocation.Log, version uint64, r revocation.Revocation) {
 	t.Helper()
 	if err := l.Append(version, r); err != nil {
@@ -168,7 +162,6 @@ func compareWithMap(t *testing.T, seed uint64) {
 				t.Fatalf("the snapshot of %d changed: %d keys, want %d", old.Version(), len(got), len(oldWant))
 			}
 		}
-		old, oldWant, oldNow = l.Snapshot(), m.since(0, now), now
 		now = now.Add(time.Duration(rng.IntN(40)) * time.Minute)
 		l.Purge(now)
 		old, oldWant, oldNow = l.Snapshot(), m.since(0, now), now

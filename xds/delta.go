@@ -54,7 +54,7 @@ type delivery struct {
 // serveDelta serves a stream until it ends.
 func (s *Server) serveDelta(ctx context.Context, str stream.DeltaStream, typeURL string) error {
 	st := &deltaStream{
-		streamBase: s.newStream(str.Context(), delta),
+		streamBase: s.newStream(str.Context(), delta), //nolint:contextcheck // ctx is the server's life, this the stream's
 		owed:       map[string]struct{}{}, returned: map[string]string{},
 	}
 	return deltaserver.NewServer(ctx, st, st).DeltaStreamHandler(str, typeURL)
@@ -134,7 +134,7 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 	st.wildcard = sub.IsWildcard()
 	st.wanted = maps.Clone(sub.SubscribedResources())
 	for _, name := range req.GetResourceNamesSubscribe() {
-		if name != "*" && !(first && st.initial[name] != "") {
+		if name != "*" && (!first || st.initial[name] == "") {
 			st.owed[name] = struct{}{}
 		}
 	}

@@ -99,6 +99,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, float64(behind), g.name)
 	})
 	for p, n := range connected {
-		ch <- prometheus.MustNewConstMetric(c.connected, prometheus.GaugeValue, float64(n), protocol(p).String()) //nolint:gosec // 0 or 1
+		ch <- prometheus.MustNewConstMetric(c.connected, prometheus.GaugeValue, float64(n), protocol(p).String()) // 0 or 1
 	}
 }

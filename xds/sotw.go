@@ -26,7 +26,7 @@ type sotwStream struct {
 
 // serveSotw serves a stream until it ends.
 func (s *Server) serveSotw(ctx context.Context, str stream.Stream, typeURL string) error {
-	st := &sotwStream{streamBase: s.newStream(str.Context(), sotw)}
+	st := &sotwStream{streamBase: s.newStream(str.Context(), sotw)} //nolint:contextcheck // ctx is the server's life, this the stream's
 	return sotwserver.NewServer(ctx, st, st).StreamHandler(str, typeURL)
 }
 

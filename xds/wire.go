@@ -59,7 +59,7 @@ func sizeField(field protowire.Number, value int) int {
 
 // appendAny appends a RevokedToken in an Any, as a field.
 func appendAny(b []byte, field protowire.Number, name []byte, expiry int64) []byte {
-	millis := uint64(expiry) //nolint:gosec // two's complement is the wire form
+	millis := uint64(expiry) // two's complement is the wire form
 	token := sizeField(fieldJTI, len(name)) + protowire.SizeTag(fieldExpiry) + protowire.SizeVarint(millis)
 	b = protowire.AppendTag(b, field, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(sizeField(fieldAnyType, len(TypeURL))+sizeField(fieldAnyValue, token)))
@@ -90,10 +90,10 @@ func (e *encoder) appendResource(b []byte, c revocation.Change, name []byte) []b
 
 func appendDuration(b []byte, d time.Duration) []byte {
 	b = protowire.AppendTag(b, fieldSeconds, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(d/time.Second)) //nolint:gosec // positive
+	b = protowire.AppendVarint(b, uint64(d/time.Second)) // positive
 	if nanos := d % time.Second; nanos > 0 {
 		b = protowire.AppendTag(b, fieldNanos, protowire.VarintType)
-		b = protowire.AppendVarint(b, uint64(nanos)) //nolint:gosec // positive
+		b = protowire.AppendVarint(b, uint64(nanos)) // positive
 	}
 	return b
 }

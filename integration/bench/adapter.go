@@ -93,7 +93,7 @@ func (a *adapterProcess) readiness(ctx context.Context) (r readiness, err error)
 	if err != nil {
 		return r, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	return r, json.NewDecoder(resp.Body).Decode(&r)
 }
 

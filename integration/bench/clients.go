@@ -58,7 +58,7 @@ type generator struct {
 func clients(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	g := &generator{ctx: ctx, changed: make(chan struct{}, 1)}
-	err := answerAll(func(l load) (any, error) { return g.do(l) })
+	err := answerAll(func(l load) (any, error) { return g.do(l) }) //nolint:contextcheck // the generator has its own
 	cancel()
 	for _, c := range g.conns {
 		err = errors.Join(err, c.Close())
@@ -199,8 +199,8 @@ func ack(out, version, nonce []byte) []byte {
 }
 
 // clock measures how old the first token of a response is, which is the oldest.
-func (g *generator) clock(any []byte) {
-	at, ok := g.published.of(jtiOf(any))
+func (g *generator) clock(resource []byte) {
+	at, ok := g.published.of(jtiOf(resource))
 	if !ok {
 		return
 	}
@@ -214,7 +214,7 @@ func (g *generator) clock(any []byte) {
 }
 
 // jtiOf is the jti in an encoded Any of a RevokedToken.
-func jtiOf(any []byte) []byte { return field(field(any, anyValue), tokenJTI) }
+func jtiOf(resource []byte) []byte { return field(field(resource, anyValue), tokenJTI) }
 
 func field(b []byte, want protowire.Number) []byte {
 	for len(b) > 0 {

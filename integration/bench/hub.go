@@ -84,6 +84,9 @@ func restart(ctx context.Context, binary string, revocations int) (took time.Dur
 	if err != nil {
 		return 0, err
 	}
+	if err := a.await(ctx, time.Minute, func(r readiness) bool { return r.Ready }); err != nil {
+		return 0, err
+	}
 	if err := fillHub(ctx, a, revocations); err != nil {
 		return 0, err
 	}

@@ -9,9 +9,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc"
 
-	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
-
 	"revocation-adapter/resources/proto/wso2/discovery/keymgt"
+	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
 	"revocation-adapter/revocation"
 	"revocation-adapter/xds"
 )

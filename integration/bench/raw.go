@@ -44,11 +44,11 @@ func (r *raw) fill(n int) error {
 	for from := 0; from < n; from += rawChunk {
 		resp := &discovery.DiscoveryResponse{VersionInfo: "1795175956625003", TypeUrl: xds.TypeURL, Nonce: "1"}
 		for i := from; i < min(n, from+rawChunk); i++ {
-			any, err := token(jti("held", i))
+			resource, err := token(jti("held", i))
 			if err != nil {
 				return err
 			}
-			resp.Resources = append(resp.Resources, any)
+			resp.Resources = append(resp.Resources, resource)
 		}
 		data, err := proto.Marshal(resp)
 		if err != nil {
@@ -65,13 +65,13 @@ func token(jti string) (*anypb.Any, error) {
 }
 
 func (r *raw) push(i int) {
-	any, err := token(jti("push", i))
+	resource, err := token(jti("push", i))
 	if err != nil {
 		panic(err) // the benchmark is wrong
 	}
 	data, err := proto.Marshal(&discovery.DiscoveryResponse{
 		VersionInfo: fmt.Sprint(1795175956625003 + i), TypeUrl: xds.TypeURL, Nonce: fmt.Sprint(i),
-		Resources: []*anypb.Any{any},
+		Resources: []*anypb.Any{resource},
 	})
 	if err != nil {
 		panic(err) // the benchmark is wrong

@@ -44,8 +44,12 @@ type report struct {
 	Peak    int64         // bytes
 }
 
+// gcServing is how the adapter runs while it serves.
+const gcServing = 50
+
 // serve is the role of a server: bench serve ours|raw|linear <tokens>.
 func serve(ctx context.Context, args []string) error {
+	debug.SetGCPercent(gcServing)
 	tokens, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err

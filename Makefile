@@ -1,0 +1,58 @@
+# Everything is run from the repository root. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := check
+.PHONY: help deps run test lint fuzz generate generated check bench
+
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+
+# Debian packages that the tests need and this machine lacks.
+MISSING = $(if $(shell command -v protoc),,protobuf-compiler) \
+	$(if $(shell command -v npm),,nodejs npm) \
+	$(if $(shell command -v cc),,gcc libc6-dev)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install what the tests need beyond Go, from Debian (as root) and npm
+	$(if $(strip $(MISSING)),apt-get update && apt-get install -y --no-install-recommends $(MISSING))
+	npm ci --prefix integration/node --no-audit --no-fund
+
+run: ## run the adapter, with an embedded hub under data/
+	go run ./adapter run --config resources/conf/adapter.toml
+
+test: ## run all tests
+	go test -race -shuffle=on ./...
+
+lint: ## check style, and who imports whom
+	go tool -modfile=resources/tools/go.mod golangci-lint run
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@packages=$$(go list ./...); \
+	for package in $$packages; do \
+		names=$$(go test -list '^Fuzz' "$$package"); \
+		for name in $$names; do \
+			[[ $$name == Fuzz* ]] || continue; \
+			echo "$$package $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done
+
+generate: ## generate the Go code and the descriptors beside each .proto
+	resources/proto/generate.sh
+
+PROTO_SUMS = find resources/proto -type f -exec sha256sum {} + | sort
+
+generated: ## fail if generate changes, adds or removes a file
+	@before=$$($(PROTO_SUMS)); \
+	$(MAKE) --no-print-directory generate; \
+	diff <(echo "$$before") <($(PROTO_SUMS)) || \
+		{ echo "make generate changed the files above: commit them" >&2; exit 1; }
+
+check: lint test generated ## all that a change must pass, with short fuzzing
+	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
+
+bench: ## measure speed and memory against the targets, in under 10 minutes
+	go run ./integration/bench

@@ -1,0 +1,8 @@
+package messaging
+
+// The stored form has no exported reader or writer: only this package may touch
+// the stream.
+var (
+	EncodeRecord = encodeRecord
+	DecodeRecord = decodeRecord
+)

@@ -1,0 +1,199 @@
+package messaging_test
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"revocation-adapter/messaging"
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
+	"revocation-adapter/revocation"
+)
+
+// revocationOf is a revocation whose key is a secret where the domain says so.
+func revocationOf(d revocation.Domain, key string) revocation.Revocation {
+	r := revocation.Revocation{
+		Domain: d, Key: key, Digest: revocation.DigestOf(d, key), State: revocation.Revoked,
+		Expiry: 1_800_000_000_000, Lifetime: revocation.Dated, Time: 1_700_000_000_000_001,
+		Tenant: "-1234", Source: "nats", Reason: "stolen",
+		Events: []revocation.Event{{ID: "e2", Time: 1_700_000_000_000_001}, {ID: "e1", Time: 1_600_000_000_000_000}},
+	}
+	if d.Secret() {
+		r.Key = ""
+	}
+	return r
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	for d := revocation.DomainToken; d <= revocation.DomainRule; d++ {
+		for _, s := range []revocation.State{revocation.Approved, revocation.Revoked} {
+			for k := revocation.KindNone; k <= revocation.KindAPIKey; k++ {
+				for l := revocation.Dated; l <= revocation.Forever; l++ {
+					r := revocationOf(d, "a key\x00 \u00e9")
+					r.State, r.Kind, r.Lifetime = s, k, l
+					if l == revocation.Forever {
+						r.Expiry = revocation.Never
+					}
+					t.Run(fmt.Sprint(d, " ", s, " kind ", k, " ", l), func(t *testing.T) { roundTrip(t, r) })
+				}
+			}
+		}
+	}
+	t.Run("a full sync without time and event", func(t *testing.T) {
+		r := revocationOf(revocation.DomainToken, "a")
+		r.Time, r.Events = 0, nil
+		roundTrip(t, r)
+	})
+}
+
+func roundTrip(t *testing.T, r revocation.Revocation) {
+	t.Helper()
+	data, err := messaging.EncodeRecord(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := messaging.DecodeRecord(data); !reflect.DeepEqual(got, r) || err != nil {
+		t.Errorf("got %+v, %v, want %+v", got, err, r)
+	}
+}
+
+// The numbers of the states differ on the wire: a cast in place of a mapping
+// would read every revocation as an approval.
+func TestStatesAreMappedByName(t *testing.T) {
+	for state, wire := range map[revocation.State]revocationv1.State{
+		revocation.Revoked:  revocationv1.State_STATE_REVOKED,
+		revocation.Approved: revocationv1.State_STATE_APPROVED,
+	} {
+		t.Run(state.String(), func(t *testing.T) {
+			r := revocationOf(revocation.DomainToken, "a")
+			r.State = state
+			data, err := messaging.EncodeRecord(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec := &revocationv1.Record{}
+			if err := proto.Unmarshal(data, rec); err != nil || rec.GetState() != wire {
+				t.Errorf("%s is stored as %s, %v", state, rec.GetState(), err)
+			}
+			if got, err := messaging.DecodeRecord(data); got.State != state || err != nil {
+				t.Errorf("%s is read as %s, %v", wire, got.State, err)
+			}
+		})
+	}
+}
+
+// The fields keep their numbers: what is stored today must be read by every
+// later version.
+func TestRecordKeepsItsFieldNumbers(t *testing.T) {
+	stored := []byte("\x08\x01\x10\x01\x1a\x01a\x22\x10")
+	digest := revocation.DigestOf(revocation.DomainToken, "a")
+	stored = append(stored, digest[:]...)
+	stored = append(stored, "\x28\x01\x30\x02\x38\x64\x40\x01\x48\x07\x52\x01t\x5a\x01s\x62\x01r\x6a\x05\x0a\x01e\x10\x07"...)
+	want := revocation.Revocation{
+		Domain: revocation.DomainToken, Key: "a", Digest: digest, State: revocation.Revoked, Kind: revocation.KindAPIKey,
+		Expiry: 100, Lifetime: revocation.Dated, Time: 7, Tenant: "t", Source: "s", Reason: "r",
+		Events: []revocation.Event{{ID: "e", Time: 7}},
+	}
+	if got, err := messaging.DecodeRecord(stored); !reflect.DeepEqual(got, want) || err != nil {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+func TestRecordsThatCannotBeUnderstood(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(*revocationv1.Record)
+	}{
+		{"no format", func(r *revocationv1.Record) { r.Format = 0 }},
+		{"a later format", func(r *revocationv1.Record) { r.Format = 2 }},
+		{"no domain", func(r *revocationv1.Record) { r.Domain = 0 }},
+		{"a later domain", func(r *revocationv1.Record) { r.Domain = 5 }},
+		{"a domain that a cast would wrap", func(r *revocationv1.Record) { r.Domain = 257 }},
+		{"a negative domain", func(r *revocationv1.Record) { r.Domain = -255 }},
+		{"no state", func(r *revocationv1.Record) { r.State = 0 }},
+		{"a later state", func(r *revocationv1.Record) { r.State = 3 }},
+		{"a state that a cast would wrap", func(r *revocationv1.Record) { r.State = 257 }},
+		{"a later kind", func(r *revocationv1.Record) { r.Kind = 3 }},
+		{"a negative kind", func(r *revocationv1.Record) { r.Kind = -256 }},
+		{"no lifetime", func(r *revocationv1.Record) { r.Lifetime = 0 }},
+		{"a later lifetime", func(r *revocationv1.Record) { r.Lifetime = 4 }},
+		{"no expiry", func(r *revocationv1.Record) { r.ExpiryMillis = 0 }},
+		{"a negative expiry", func(r *revocationv1.Record) { r.ExpiryMillis = -1 }},
+		{"never with an expiry", func(r *revocationv1.Record) { r.Lifetime = revocationv1.Lifetime_LIFETIME_NEVER }},
+		{"the expiry of never without it", func(r *revocationv1.Record) { r.ExpiryMillis = revocation.Never }},
+		{"no digest", func(r *revocationv1.Record) { r.Digest = nil }},
+		{"a short digest", func(r *revocationv1.Record) { r.Digest = r.Digest[:15] }},
+		{"a long digest", func(r *revocationv1.Record) { r.Digest = append(r.Digest, 0) }},
+		{"another key's digest", func(r *revocationv1.Record) { r.Digest[0]++ }},
+		{"another domain's digest", func(r *revocationv1.Record) { r.Domain = revocationv1.Domain_DOMAIN_RULE }},
+		{"no key", func(r *revocationv1.Record) { r.Key = "" }},
+		{"a key that is too long", func(r *revocationv1.Record) { setKey(r, strings.Repeat("x", revocation.MaxKey+1)) }},
+		{"an opaque token in clear", func(r *revocationv1.Record) { r.Domain = revocationv1.Domain_DOMAIN_OPAQUE }},
+		{"a refresh token in clear", func(r *revocationv1.Record) { r.Domain = revocationv1.Domain_DOMAIN_REFRESH }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			rec := &revocationv1.Record{
+				Format: 1, Domain: revocationv1.Domain_DOMAIN_TOKEN, State: revocationv1.State_STATE_REVOKED,
+				ExpiryMillis: 1_800_000_000_000, Lifetime: revocationv1.Lifetime_LIFETIME_DATED,
+			}
+			setKey(rec, secret)
+			if _, err := decodeWire(t, rec); err != nil {
+				t.Fatalf("unspoilt: %v", err)
+			}
+			tt.spoil(rec)
+			if r, err := decodeWire(t, rec); !errors.Is(err, messaging.ErrRecord) || strings.Contains(err.Error(), secret) {
+				t.Errorf("got %+v, %v, want it refused without its key", r, err)
+			}
+		})
+	}
+	t.Run("no record", func(t *testing.T) {
+		for _, data := range []string{"", secret, "\xff\xff", "{}"} {
+			if r, err := messaging.DecodeRecord([]byte(data)); !errors.Is(err, messaging.ErrRecord) {
+				t.Errorf("%q is %+v, %v", data, r, err)
+			}
+		}
+	})
+}
+
+func setKey(r *revocationv1.Record, key string) {
+	digest := revocation.DigestOf(revocation.Domain(r.GetDomain()), key) // a valid one
+	r.Key, r.Digest = key, digest[:]
+}
+
+func decodeWire(t *testing.T, rec *revocationv1.Record) (revocation.Revocation, error) {
+	t.Helper()
+	data, err := proto.Marshal(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messaging.DecodeRecord(data)
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	for _, r := range []revocation.Revocation{
+		revocationOf(revocation.DomainToken, secret),
+		revocationOf(revocation.DomainOpaque, secret),
+		revocationOf(revocation.DomainRule, secret),
+	} {
+		data, err := messaging.EncodeRecord(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := messaging.DecodeRecord(data)
+		if err != nil {
+			if !errors.Is(err, messaging.ErrRecord) || strings.Contains(err.Error(), secret) {
+				t.Fatalf("the error is no ErrRecord, or quotes the key: %v", err)
+			}
+			return
+		}
+		roundTrip(t, r)
+	})
+}

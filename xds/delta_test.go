@@ -1,0 +1,400 @@
+package xds_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"revocation-adapter/revocation"
+	"revocation-adapter/xds"
+)
+
+// risingDelta is rising for incremental responses.
+func risingDelta(t *testing.T, all []*discovery.DeltaDiscoveryResponse, head uint64) {
+	t.Helper()
+	previous := uint64(0)
+	for i, resp := range all {
+		if n := len(resp.GetResources()) + len(resp.GetRemovedResources()); n > mostTokens {
+			t.Errorf("response %d has %d names", i, n)
+		}
+		if n := proto.Size(resp); n >= tooLarge {
+			t.Errorf("response %d has %d bytes", i, n)
+		}
+		version := number(t, resp.GetSystemVersionInfo())
+		if version <= previous {
+			t.Errorf("response %d is at version %d after %d", i, version, previous)
+		}
+		previous = version
+	}
+	if previous != head {
+		t.Errorf("the set ends at version %d, want %d", previous, head)
+	}
+}
+
+func TestDeltaNewStreamGetsTheWholeSetInChunks(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name   string
+		tokens []string
+		fewest int // responses
+	}{
+		{"nothing", nil, 1},
+		{"one token", uuids(1, 1), 1},
+		{"40,000 tokens", fortyThousand(), 3},
+		{"2,000 tokens of 2,000 bytes", long(1, 2_000), 4},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := start(t)
+			head := w.revoke(c.tokens...)
+			client := w.delta(t)
+			all := client.follow(head)
+			risingDelta(t, all, head)
+			if len(all) < c.fewest || len(all) > c.fewest+2 {
+				t.Errorf("%d responses, want %d", len(all), c.fewest)
+			}
+			same(t, client.held, w.truth())
+		})
+	}
+}
+
+func TestDeltaTellsOfChangesAndRemovals(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	c := w.delta(t)
+	c.follow(w.revoke("a", "b", "c"))
+	w.revoke("d")
+	c.gets([]string{"d"}, nil)
+	w.approve("a", "c")
+	c.gets(nil, []string{"a", "c"})
+	w.put(revoked("a", later), approved("b"), revoked("e", later), approved("e"))
+	c.gets([]string{"a"}, []string{"b", "e"})
+	same(t, c.held, w.truth())
+}
+
+func TestDeltaCoalescesWhatHappensWhileAResponseIsInFlight(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	c := w.delta(t)
+	first := c.next()
+	for i := range 500 {
+		w.revoke(fmt.Sprint(i % 10))
+	}
+	w.approve("3")
+	c.ack(first)
+	c.gets([]string{"0", "1", "2", "4", "5", "6", "7", "8", "9"}, []string{"3"})
+}
+
+// Gateways forget a token by themselves once its expiry and the grace are over.
+func TestDeltaResourcesLiveAsLongAsTheyCount(t *testing.T) {
+	t.Parallel()
+	hour := revoked("an hour", origin.Add(time.Hour))
+	past := revoked("within the grace", origin.Add(-grace/2))
+	forever := revoked("for ever", later)
+	forever.Expiry, forever.Lifetime = revocation.Never, revocation.Forever
+	unknown := revoked("unknown", origin.Add(90*24*time.Hour))
+	unknown.Lifetime = revocation.Unknown
+	gone := revoked("gone", origin.Add(-grace))
+	want := map[string]time.Duration{
+		"an hour": time.Hour + grace, "within the grace": grace / 2, "for ever": -1,
+		"unknown": 90*24*time.Hour + grace,
+	}
+	cases := []struct {
+		name  string
+		later time.Duration // when the client comes
+	}{
+		{"at once", 0},
+		{"half a minute later", 30 * time.Second}, // no version came meanwhile
+	}
+	w := start(t)
+	w.put(hour, past, forever, unknown, gone)
+	for _, c := range cases {
+		w.clock.move(c.later)
+		for _, how := range []struct {
+			name  string
+			names []string
+		}{{"everything", nil}, {"by name", slices.Collect(maps.Keys(want))}} {
+			t.Run(c.name+", "+how.name, func(t *testing.T) {
+				client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: how.names})
+				got := map[string]time.Duration{}
+				for _, r := range client.accept().GetResources() {
+					got[r.GetName()] = -1
+					if r.GetTtl() != nil {
+						got[r.GetName()] = (r.GetTtl().AsDuration() + c.later).Round(time.Second)
+					}
+				}
+				if !maps.Equal(got, want) {
+					t.Errorf("time to live %v, want %v", got, want)
+				}
+				if client.held["for ever"] != revocation.Never {
+					t.Errorf("for ever is served as %d", client.held["for ever"])
+				}
+			})
+		}
+	}
+}
+
+// Nonces of incremental requests are not compared by go-control-plane.
+func TestOnlyTheCurrentNonceIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	c := w.delta(t)
+	c.accept()
+	w.revoke("a")
+	inFlight := c.next()
+	for _, nonce := range []string{"", "1", "3", "x"} { // late, early, none of ours
+		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
+		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce, ErrorDetail: refusal("of another")})
+		w.revoke("b" + nonce)
+	}
+	c.quiet(50 * time.Millisecond)
+	c.ack(inFlight)
+	if resp := c.accept(); resp.GetNonce() != "3" || len(resp.GetResources()) != 4 {
+		t.Errorf("got %v, want four tokens with nonce 3", resp)
+	}
+	for range 5 { // the same ACK again
+		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: "3"})
+		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: "2", ErrorDetail: refusal("too late")})
+	}
+	c.quiet(50 * time.Millisecond)
+	w.revoke("c")
+	if resp := c.accept(); resp.GetNonce() != "4" || !slices.Equal(names(resp), []string{"c"}) {
+		t.Errorf("got %v, want c with nonce 4", resp)
+	}
+	if refusals := w.lines(refusalLine); len(refusals) != 0 {
+		t.Errorf("%d refusals logged", len(refusals))
+	}
+}
+
+func TestSubscriptionChangesWhileAResponseIsInFlight(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	w.revoke("a", "b", "c")
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a"}})
+	inFlight := c.next()
+	c.change([]string{"b", "unknown"}, nil)
+	c.change([]string{"c"}, []string{"b"})
+	c.quiet(50 * time.Millisecond)
+	c.ack(inFlight)
+	c.gets([]string{"c"}, []string{"unknown"})
+}
+
+// A refusal of what a wildcard was told falls back to what was ACKed.
+func TestDeltaFallsBackToWhatWasACKed(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	c := w.delta(t)
+	c.follow(w.revoke("a", "b"))
+	for i := range 3 {
+		w.put(revoked("c", later), approved("a"))
+		c.nack(c.next())
+		w.refusals(i + 1)
+		w.clock.move(time.Minute)
+	}
+	c.gets([]string{"c"}, []string{"a"})
+	same(t, c.held, w.truth())
+}
+
+func TestInitialVersions(t *testing.T) {
+	t.Parallel()
+	held := func(w *world, names ...string) map[string]string {
+		versions := map[string]string{}
+		for _, name := range names {
+			change, found := w.log.Lookup(name)
+			if !found {
+				w.t.Fatalf("%s is not known", name)
+			}
+			versions[name] = text(change.Version)
+		}
+		return versions
+	}
+	cases := []struct {
+		name          string
+		subscribe     []string
+		held          []string
+		meanwhile     func(w *world)
+		live, removed []string
+	}{
+		{"all equal", nil, []string{"a", "b", "c"}, nil, nil, nil},
+		{"some are missing", nil, []string{"b"}, nil, []string{"a", "c"}, nil},
+		{"approved", nil, []string{"a", "b", "c"}, func(w *world) { w.approve("a") }, nil, []string{"a"}},
+		{"changed", nil, []string{"a", "b", "c"}, func(w *world) { w.put(revoked("b", later.Add(1))) }, []string{"b"}, nil},
+		{"new", nil, []string{"a", "b", "c"}, func(w *world) { w.revoke("d") }, []string{"d"}, nil},
+		{"expired, and not purged yet", nil, []string{"a", "b", "c", "short"}, func(w *world) { w.clock.move(time.Minute + grace) }, nil, []string{"short"}},
+		{"expired and purged", nil, []string{"a", "b", "c", "short"}, func(w *world) {
+			w.clock.move(time.Minute + grace)
+			w.log.Purge(w.clock.Now())
+		}, nil, []string{"short"}},
+		{"names, all equal", []string{"a", "b"}, []string{"a", "b"}, nil, nil, nil},
+		{"names, some not held", []string{"a", "b", "unknown"}, []string{"a"}, nil, []string{"b"}, []string{"unknown"}},
+		{"names, one approved", []string{"a", "b"}, []string{"a", "b"}, func(w *world) { w.approve("b") }, nil, []string{"b"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := start(t)
+			w.revoke("a", "b", "c")
+			if slices.Contains(c.held, "short") {
+				w.put(revoked("short", origin.Add(time.Minute)))
+			}
+			versions := held(w, c.held...)
+			if c.meanwhile != nil {
+				c.meanwhile(w)
+			}
+			client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{
+				ResourceNamesSubscribe: c.subscribe, InitialResourceVersions: versions,
+			})
+			client.gets(c.live, c.removed)
+			w.put(revoked("a", later.Add(time.Hour)))
+			client.gets([]string{"a"}, nil)
+		})
+	}
+}
+
+// What a client says that it holds counts for its first request alone.
+func TestNameHeldAtFirstIsAnsweredWhenSubscribedAgain(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{
+		ResourceNamesSubscribe: []string{"a", "b"}, InitialResourceVersions: map[string]string{"a": text(w.revoke("a"))},
+	})
+	resp := c.next()
+	c.change(nil, []string{"a"})
+	c.change([]string{"a"}, nil)
+	c.ack(resp)
+	c.gets([]string{"a"}, nil)
+}
+
+func TestUnknownNamesThatAClientHoldsAreRemoved(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	w.revoke("a")
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{
+		"a": "of another log", "unknown": "7", "sha256:nonsense": "8", "": "9",
+	}})
+	c.gets([]string{"a"}, []string{"", "sha256:nonsense", "unknown"})
+}
+
+// 40,000 names are about 2.4 MB in one request.
+func TestInitialVersionsOfALargeSet(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(c *xds.Config) { c.MaxReceive = 16 << 20 })
+	w.revoke(fortyThousand()...)
+	held, versions := map[string]int64{}, map[string]string{}
+	for c := range w.log.Snapshot().Since(0, w.clock.Now()) {
+		held[c.Name()], versions[c.Name()] = c.Expiry, text(c.Version)
+	}
+	more := uuids(2, 20_000)
+	w.approve(fortyThousand()[:5_000]...)
+	head := w.revoke(more...)
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: versions})
+	c.held = held
+	got := 0
+	for _, resp := range c.follow(head) {
+		got += len(resp.GetResources())
+		if n := len(resp.GetResources()) + len(resp.GetRemovedResources()); n > mostTokens {
+			t.Errorf("a response has %d names", n)
+		}
+	}
+	if got != len(more) {
+		t.Errorf("%d tokens are sent, want the %d that were not held", got, len(more))
+	}
+	same(t, c.held, w.truth())
+}
+
+// Held names are not sent again, even if the first answer is refused.
+func TestInitialVersionsSurviveARefusal(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	versions := map[string]string{"a": text(w.revoke("a")), "b": text(w.revoke("b")), "gone": "3"}
+	w.revoke("c")
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: versions})
+	resp := c.next()
+	c.nack(resp)
+	w.refusals(1)
+	w.clock.move(time.Minute)
+	c.gets([]string{"c"}, []string{"gone"})
+}
+
+// A request larger than the limit ends the stream; the limit is a setting.
+func TestLargestRequestIsASetting(t *testing.T) {
+	t.Parallel()
+	versions := map[string]string{}
+	for _, name := range uuids(1, 1000) {
+		versions[name] = "1"
+	}
+	for _, c := range []struct {
+		limit int
+		fits  bool
+	}{{40_000, false}, {80_000, true}} {
+		t.Run(fmt.Sprint(c.limit), func(t *testing.T) {
+			w := start(t, func(cfg *xds.Config) { cfg.MaxReceive = c.limit })
+			client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: versions})
+			if resp, err := client.get(); (err == nil) != c.fits {
+				t.Errorf("got %d removed names, %v", len(resp.GetRemovedResources()), err)
+			}
+		})
+	}
+}
+
+// Go-control-plane cancels a watch twice, and closes the channel of answers
+// when a stream ends, at any moment of a publication. Streams that ask for many
+// names make that moment a long one.
+func TestStreamsThatEndDuringPublications(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	for range 3 {
+		w.subscribe(t, streamTokens, "", uuids(1, 8_000)...).accept()
+	}
+	conn := w.dial()
+	ctx, done := context.WithCancel(t.Context())
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ctx.Err() == nil; i++ {
+			w.revoke(fmt.Sprint(i % 100))
+			<-tick.C
+		}
+	}()
+	for range 12 {
+		endManyStreams(ctx, t, conn)
+	}
+	done()
+	<-published
+	w.delta(t).follow(w.revoke("still served"))
+}
+
+// endManyStreams opens streams of both protocols that ACK whatever comes, and
+// ends each at a time of its own, in the middle of whatever happens.
+func endManyStreams(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface) {
+	t.Helper()
+	var group sync.WaitGroup
+	for i := range 20 {
+		ctx, cancel := context.WithCancel(ctx)
+		d, s := deltaOn(ctx, t, conn), openOn(ctx, t, streamTokens, conn)
+		end := time.AfterFunc(time.Duration(1+3*i)*time.Millisecond, cancel)
+		defer end.Stop()
+		group.Go(func() {
+			d.send(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"*", "1"}})
+			for resp, err := d.get(); err == nil; resp, err = d.get() {
+				d.ack(resp)
+			}
+		})
+		group.Go(func() {
+			s.send(&discovery.DiscoveryRequest{})
+			for resp, err := s.get(); err == nil; resp, err = s.get() {
+				s.ack(resp)
+			}
+		})
+	}
+	group.Wait()
+}

@@ -1,0 +1,159 @@
+package xds_test
+
+import (
+	"context"
+	"maps"
+	"testing"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// sotwModel is a random state-of-the-world client. It changes its subscription
+// at most once between two answers: what changes twice in one flight, the
+// server never sees.
+type sotwModel struct {
+	*model
+	client  *sotwClient
+	held    map[string]int64
+	version string // accepted last
+	nonce   string // answered last
+	known   int    // answers accepted since everything was asked for
+	changed bool   // the subscription, since the last answer
+	pending *discovery.DiscoveryResponse
+}
+
+// connect opens a stream and claims the version accepted last, if that was of
+// everything.
+func (m *sotwModel) connect(t *testing.T) {
+	t.Helper()
+	var ctx context.Context
+	ctx, m.hangUp = context.WithCancel(t.Context())
+	m.client, m.pending = openOn(ctx, t, aggregated, m.conn), nil
+	if m.wild && m.known < 2 {
+		m.version = ""
+	}
+	m.changed = false
+	m.note("connect at %q, %v", m.version, m.subscription())
+	m.send(&discovery.DiscoveryRequest{Node: node(t.Name())})
+}
+
+func (m *sotwModel) send(req *discovery.DiscoveryRequest) {
+	m.client.version, m.client.names = m.version, m.subscription()
+	m.client.send(req)
+}
+
+func (m *sotwModel) step(t *testing.T) {
+	t.Helper()
+	switch n := m.rng.IntN(20); {
+	case n == 0:
+		m.hangUp()
+		m.connect(t)
+	case n < 3 && !m.changed && m.pending == nil && m.nonce != "":
+		m.change()
+		m.send(&discovery.DiscoveryRequest{ResponseNonce: m.nonce})
+	case n == 3:
+		m.send(&discovery.DiscoveryRequest{ResponseNonce: "stale", ErrorDetail: refusal("of none")})
+	case m.pending == nil:
+		m.receive(t, 2*time.Millisecond)
+	case n < 8:
+		m.note("NACK %s", m.pending.GetNonce())
+		m.answer(&discovery.DiscoveryRequest{ErrorDetail: refusal("by chance")}, n < 6)
+	default:
+		m.accept(t, n < 14)
+	}
+}
+
+func (m *sotwModel) receive(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case resp, ok := <-m.client.all:
+		if !ok {
+			m.fail(t, "the stream ended: %v", m.client.err)
+			m.connect(t)
+			return
+		}
+		m.note("response %s at %s: %v", resp.GetNonce(), resp.GetVersionInfo(), jtis(t, resp))
+		m.pending = resp
+	case <-time.After(d):
+	}
+}
+
+// change toggles the subscription and forgets what is no longer in it.
+func (m *sotwModel) change() {
+	wild := m.wild
+	subscribe, unsubscribe := m.toggle()
+	m.note("subscribe %v, unsubscribe %v", subscribe, unsubscribe)
+	m.changed = true
+	if m.wild != wild {
+		m.known = 0
+	}
+	for _, name := range unsubscribe {
+		if !m.wild {
+			delete(m.held, name)
+		}
+	}
+	maps.DeleteFunc(m.held, func(name string, _ int64) bool { return !m.wants(name) })
+}
+
+// answer answers the pending response.
+func (m *sotwModel) answer(req *discovery.DiscoveryRequest, change bool) {
+	if change && !m.changed {
+		m.change()
+	}
+	m.nonce = m.pending.GetNonce()
+	req.ResponseNonce = m.nonce
+	m.pending, m.changed = nil, false
+	m.send(req)
+}
+
+func (m *sotwModel) accept(t *testing.T, change bool) {
+	t.Helper()
+	m.note("ACK %s", m.pending.GetNonce())
+	for _, token := range tokens(t, m.pending.GetResources()) {
+		if m.wants(token.GetJti()) {
+			m.held[token.GetJti()] = token.GetExpirytime()
+		}
+	}
+	m.version = m.pending.GetVersionInfo()
+	m.known++
+	m.answer(&discovery.DiscoveryRequest{}, change)
+}
+
+// settle accepts everything until the client holds the truth. What was approved
+// it may hold as well.
+func (m *sotwModel) settle(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(within); ; {
+		if m.pending == nil && m.holds(m.expected()) {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.fail(t, "holds %v\nwant  %v", m.held, m.expected())
+			return
+		}
+		if m.pending == nil {
+			m.receive(t, 100*time.Millisecond)
+		} else {
+			m.accept(t, false)
+		}
+	}
+}
+
+func (m *sotwModel) holds(want map[string]int64) bool {
+	for name, expiry := range want {
+		if m.held[name] != expiry {
+			return false
+		}
+	}
+	return true
+}
+
+func TestRandomSotwClientsEndWithTheTruth(t *testing.T) {
+	t.Parallel()
+	randomly(t, func(base *model) (step, settle func()) {
+		m := &sotwModel{model: base, held: map[string]int64{}}
+		m.connect(t)
+		return func() { m.step(t) }, func() { m.settle(t) }
+	})
+}
