@@ -23,6 +23,9 @@ func (f *recordFields) next() bool {
 	}
 	var n int
 	f.number, f.typ, n = protowire.ConsumeTag(f.data)
+	if f.number > protowire.MaxValidNumber {
+		n = -1
+	}
 	return f.advance(n)
 }
 

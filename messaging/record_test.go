@@ -152,7 +152,17 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 		})
 	}
 	t.Run("no record", func(t *testing.T) {
-		for _, data := range []string{"", secret, "\xff\xff", "{}"} {
+		whole, err := messaging.EncodeRecord(revocationOf(revocation.DomainToken, secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, data := range []string{
+			"", secret, "\xff\xff", "{}", string(whole[:len(whole)-1]), string(whole) + "\x00",
+			string(whole) + "\x0a\x01x",        // a format that is a string
+			string(whole) + "\x18\x01",         // a key that is a number
+			string(whole) + "\x62\x01\xff",     // a reason that is no UTF-8
+			string(whole) + "\x6a\x02\x0a\x05", // an event that is cut off
+		} {
 			if r, err := messaging.DecodeRecord([]byte(data)); !errors.Is(err, messaging.ErrRecord) {
 				t.Errorf("%q is %+v, %v", data, r, err)
 			}
@@ -174,6 +184,9 @@ func decodeWire(t *testing.T, rec *revocationv1.Record) (revocation.Revocation, 
 	return messaging.DecodeRecord(data)
 }
 
+// FuzzDecodeRecord: no record makes DecodeRecord panic or quote it. What it
+// accepts, the general decoder of protobuf reads as the same, and it is written
+// as it was read.
 func FuzzDecodeRecord(f *testing.F) {
 	for _, r := range []revocation.Revocation{
 		revocationOf(revocation.DomainToken, secret),
@@ -185,6 +198,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(data)
+		f.Add(append(data, "\x28\x02\x7a\x01x\x6a\x02\x10\x07"...)) // another state, an unknown field, another event
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := messaging.DecodeRecord(data)
@@ -195,5 +209,29 @@ func FuzzDecodeRecord(f *testing.F) {
 			return
 		}
 		roundTrip(t, r)
+		rec := &revocationv1.Record{}
+		if err := proto.Unmarshal(data, rec); err != nil {
+			t.Fatalf("read %+v of what is no record: %v", r, err)
+		}
+		if got := general(rec); !reflect.DeepEqual(got, r) {
+			t.Fatalf("read %+v, want %+v", r, got)
+		}
 	})
+}
+
+// general is what the general decoder of protobuf reads.
+func general(rec *revocationv1.Record) revocation.Revocation {
+	r := revocation.Revocation{
+		Domain: revocation.Domain(rec.GetDomain()), Key: rec.GetKey(), Digest: revocation.Digest(rec.GetDigest()), //nolint:gosec // a valid one
+		Kind: revocation.Kind(rec.GetKind()), Expiry: rec.GetExpiryMillis(), Lifetime: revocation.Lifetime(rec.GetLifetime()), //nolint:gosec // valid ones
+		Time: rec.GetTimeMicros(), Tenant: rec.GetTenant(), Source: rec.GetSource(), Reason: rec.GetReason(),
+		State: map[revocationv1.State]revocation.State{
+			revocationv1.State_STATE_REVOKED:  revocation.Revoked,
+			revocationv1.State_STATE_APPROVED: revocation.Approved,
+		}[rec.GetState()],
+	}
+	for _, e := range rec.GetEvents() {
+		r.Events = append(r.Events, revocation.Event{ID: e.GetId(), Time: e.GetTimeMicros()})
+	}
+	return r
 }

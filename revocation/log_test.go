@@ -30,10 +30,10 @@ func revoke(key string, expiry time.Time) revocation.Revocation {
 	}
 }
 
-func mustAppend(t testing.TB, l *revocation.Log, version uint64, r revocation.Revocation) {
-	t.Helper()
+func mustAppend(tb testing.TB, l *revocation.Log, version uint64, r revocation.Revocation) {
+	tb.Helper()
 	if err := l.Append(version, r); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

@@ -345,54 +345,58 @@ func TestLargestRequestIsASetting(t *testing.T) {
 }
 
 // Go-control-plane cancels a watch twice, and closes the channel of answers
-// when a stream ends, at any moment of a publication. Streams that ask for many
-// names make that moment a long one.
+// when a stream ends, at any moment of a publication: while the watch waits for
+// its turn, and while its answer is made.
 func TestStreamsThatEndDuringPublications(t *testing.T) {
 	t.Parallel()
-	w := start(t)
-	for range 3 {
-		w.subscribe(t, streamTokens, "", uuids(1, 8_000)...).accept()
-	}
-	conn := w.dial()
+	t.Run("before their turn", func(t *testing.T) {
+		w := start(t)
+		for range 3 { // whose turn takes long
+			w.subscribe(t, streamTokens, "", fortyThousand()...).accept()
+		}
+		endDuringPublications(t, w, []string{"*", "x"}, "x", "y")
+	})
+	t.Run("in their turn", func(t *testing.T) { // which takes long
+		endDuringPublications(t, start(t), []string{"x"}, append(uuids(1, 5_000), "x")...)
+	})
+}
+
+// endDuringPublications publishes changes without end, to streams that each end
+// at a time of their own.
+func endDuringPublications(t *testing.T, w *world, subscribe []string, changes ...string) {
+	t.Helper()
 	ctx, done := context.WithCancel(t.Context())
-	published := make(chan struct{})
-	go func() {
-		defer close(published)
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
-		for i := 0; ctx.Err() == nil; i++ {
-			w.revoke(fmt.Sprint(i % 100))
+		for ctx.Err() == nil {
+			w.revoke(changes...)
 			<-tick.C
 		}
-	}()
-	for range 12 {
-		endManyStreams(ctx, t, conn)
+	})
+	conn := w.dial()
+	for range 10 {
+		endStreams(ctx, t, conn, subscribe)
 	}
 	done()
-	<-published
+	publisher.Wait()
 	w.delta(t).follow(w.revoke("still served"))
 }
 
-// endManyStreams opens streams of both protocols that ACK whatever comes, and
-// ends each at a time of its own, in the middle of whatever happens.
-func endManyStreams(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface) {
+// endStreams opens streams that ACK whatever comes until they end.
+func endStreams(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface, subscribe []string) {
 	t.Helper()
 	var group sync.WaitGroup
-	for i := range 20 {
+	for i := range 25 {
 		ctx, cancel := context.WithCancel(ctx)
-		d, s := deltaOn(ctx, t, conn), openOn(ctx, t, streamTokens, conn)
-		end := time.AfterFunc(time.Duration(1+3*i)*time.Millisecond, cancel)
+		c := deltaOn(ctx, t, conn)
+		c.send(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: subscribe})
+		end := time.AfterFunc(time.Duration(10+3*i)*time.Millisecond, cancel)
 		defer end.Stop()
 		group.Go(func() {
-			d.send(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"*", "1"}})
-			for resp, err := d.get(); err == nil; resp, err = d.get() {
-				d.ack(resp)
-			}
-		})
-		group.Go(func() {
-			s.send(&discovery.DiscoveryRequest{})
-			for resp, err := s.get(); err == nil; resp, err = s.get() {
-				s.ack(resp)
+			for resp, err := c.get(); err == nil; resp, err = c.get() {
+				c.ack(resp)
 			}
 		})
 	}

@@ -114,6 +114,14 @@ func (a *adapterProcess) await(ctx context.Context, limit time.Duration, ok func
 	}
 }
 
+// kill ends an adapter that was not stopped, because something failed.
+func (a *adapterProcess) kill() {
+	if a.cmd.ProcessState == nil {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait() // it was killed
+	}
+}
+
 func (a *adapterProcess) stop() error {
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err

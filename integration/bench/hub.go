@@ -84,6 +84,7 @@ func restart(ctx context.Context, binary string, revocations int) (took time.Dur
 	if err != nil {
 		return 0, err
 	}
+	defer func() { a.kill() }()
 	if err := a.await(ctx, time.Minute, func(r readiness) bool { return r.Ready }); err != nil {
 		return 0, err
 	}
@@ -117,6 +118,7 @@ func withAdapter(ctx context.Context, binary, level string, do func(*adapterProc
 	if err != nil {
 		return err
 	}
+	defer a.kill()
 	if err := a.await(ctx, time.Minute, func(r readiness) bool { return r.Ready }); err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ type raw struct {
 // pushed is a message to all streams, and the wake-up for the next.
 type pushed struct {
 	bytes []byte
-	next  chan struct{}
+	next  chan struct{} // closed when after is set
+	after *pushed
 }
 
 func newRaw() *raw {
@@ -76,7 +77,10 @@ func (r *raw) push(i int) {
 	if err != nil {
 		panic(err) // the benchmark is wrong
 	}
-	close(r.newest.Swap(&pushed{bytes: data, next: make(chan struct{})}).next)
+	last, next := r.newest.Load(), &pushed{bytes: data, next: make(chan struct{})}
+	last.after = next
+	r.newest.Store(next)
+	close(last.next)
 }
 
 func (r *raw) run(ctx context.Context, lis net.Listener) error {
@@ -127,7 +131,7 @@ func (r *raw) stream(str grpc.ServerStream) error {
 		case <-str.Context().Done():
 			return nil
 		}
-		at = r.newest.Load()
+		at = at.after
 		if err := str.SendMsg(at.bytes); err != nil {
 			return err
 		}
