@@ -30,8 +30,8 @@ func TestPingsOfEnforcersAreAllowed(t *testing.T) {
 	}
 	often := time.NewTicker(5100 * time.Millisecond)
 	defer often.Stop()
-	for i := range byte(4) {
-		if i > 0 {
+	for i := range byte(5) {
+		if 0 < i && i < 4 { // the last follows at once: is the connection there?
 			<-often.C
 		}
 		if err := framer.WritePing(false, [8]byte{'p', i}); err != nil {
