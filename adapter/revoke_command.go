@@ -121,10 +121,19 @@ func (a *announcement) setExpiry(at string, in time.Duration) error {
 	return nil
 }
 
+// expired says whether the event would be dropped, grace included.
+func (a *announcement) expired(grace time.Duration) bool {
+	return a.ExpiryTime > 0 && a.ExpiryTime < time.Now().Add(-grace).UnixMilli()
+}
+
 func (s *settings) publish(c *cobra.Command, subject string, a *announcement, done string) error {
 	cfg, err := s.load()
 	if err != nil {
 		return err
+	}
+	if a.expired(time.Duration(cfg.Revocation.Grace)) {
+		return exitError{exitUsage, fmt.Errorf("the token expired at %s: no gateway accepts it any more, and nothing was sent",
+			expiry(a.ExpiryTime))}
 	}
 	conn, err := dialHub(cfg)
 	if err != nil {

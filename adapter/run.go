@@ -114,7 +114,9 @@ func (r *replica) followHub(ctx context.Context) error {
 	measures := messaging.NewMetrics(r.metrics)
 	follower := messaging.NewFollower(hub, r.revocations, measures)
 	r.hub.Store(&hubParts{hub, follower})
-	return together(ctx, follower.Run, messaging.NewListener(hub, r.revocations, measures).Run,
+	listener := messaging.NewListener(hub, r.revocations, measures)
+	return together(ctx, follower.Run,
+		func(ctx context.Context) error { return after(ctx, follower.Complete(), listener.Run) },
 		func(ctx context.Context) error { return tuneMemory(ctx, follower.Complete()) })
 }
 
@@ -125,6 +127,17 @@ const (
 	gcReading = 400
 	gcServing = 50
 )
+
+// after runs a part once begin is closed. Events wait until the log is known:
+// before, nobody could say whether it is full.
+func after(ctx context.Context, begin <-chan struct{}, run func(context.Context) error) error {
+	select {
+	case <-begin:
+		return run(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func tuneMemory(ctx context.Context, complete <-chan struct{}) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(gcReading))

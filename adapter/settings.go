@@ -67,7 +67,7 @@ func externalHub(h config.Hub) messaging.ExternalConfig {
 // dialHub connects the command line to the hub of the configuration: to an
 // embedded one with the operator's key from its store.
 func dialHub(cfg config.Config) (*nats.Conn, error) {
-	ext := externalHub(cfg.Hub)
+	ext, name := externalHub(cfg.Hub), fmt.Sprint(cfg.Hub.URLs) // URLs mask themselves
 	if cfg.Hub.Mode != config.ModeExternal {
 		scheme := "nats://"
 		if cfg.Hub.TLS.Cert != "" {
@@ -77,6 +77,7 @@ func dialHub(cfg config.Config) (*nats.Conn, error) {
 			URLs: []string{scheme + dialable(cfg.Hub.Listen)}, NKey: messaging.OperatorKey(cfg.Hub.Store),
 			CA: cfg.Hub.TLS.CA,
 		}
+		name = ext.URLs[0]
 		if cfg.Hub.TLS.CA != "" {
 			ext.Cert, ext.Key = cfg.Hub.TLS.Cert, cfg.Hub.TLS.Key
 		}
@@ -87,7 +88,7 @@ func dialHub(cfg config.Config) (*nats.Conn, error) {
 	}
 	conn, err := messaging.Dial(ext, nats.Name("adapter command line"), nats.Timeout(2*time.Second))
 	if err != nil {
-		return nil, exitError{exitUnreachable, fmt.Errorf("connect to the hub at %s: %w; is the adapter running?", ext.URLs[0], err)}
+		return nil, exitError{exitUnreachable, fmt.Errorf("connect to the hub at %s: %w; is the adapter running?", name, err)}
 	}
 	return conn, nil
 }

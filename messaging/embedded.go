@@ -158,6 +158,8 @@ accounts {
   }
 }
 no_auth_user: $ANONYMOUS
+max_connections: 10000
+max_subscriptions: 1000
 `
 
 // anonymousKey names the user that clients without credentials are. Nobody has

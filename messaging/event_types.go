@@ -118,6 +118,7 @@ func (e *Event) readToken(p payload) error {
 func (e *Event) setID(token string, kind revocation.Kind) error {
 	if claims, err := revocation.ReadJWT(token); err == nil {
 		token = claims.ID
+		e.Expiry, e.Lifetime = max(e.Expiry, claims.Expiry), claims.Lifetime
 	} else if !errors.Is(err, revocation.ErrNotJWT) {
 		return malformed("revokedToken: %v", err)
 	}

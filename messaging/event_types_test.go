@@ -73,8 +73,10 @@ func TestDecodeEventToken(t *testing.T) {
 		{"a type in lower case", `"revokedToken":"a","type":"jwt"`, token("a", revocation.KindJWT, "jwt")},
 		{"the signature part of older publishers", `"revokedToken":"jUzkrljwJu77-_","type":"JWT"`, token("jUzkrljwJu77-_", revocation.KindJWT, "JWT")},
 		{"a jti is kept byte for byte", `"revokedToken":" FC8EE897 \u00e9\n","type":"JWT"`, token(" FC8EE897 \u00e9\n", revocation.KindJWT, "JWT")},
-		{"a whole JWT", `"revokedToken":"` + accessToken + `","type":"JWT"`, token(accessTokenID, revocation.KindJWT, "JWT")},
-		{"a whole padded API key", `"revokedToken":"` + apiKey + `","type":"API_KEY"`, token(apiKeyID, revocation.KindAPIKey, "API_KEY")},
+		{"a whole JWT", `"revokedToken":"` + accessToken + `","type":"JWT"`, until(token(accessTokenID, revocation.KindJWT, "JWT"), 1619855896000, revocation.Dated)},
+		{"a whole JWT that expires before the event says", `"revokedToken":"` + accessToken + `","type":"JWT","expiryTime":1619855897000`, until(token(accessTokenID, revocation.KindJWT, "JWT"), 1619855897000, revocation.Dated)},
+		{"a whole JWT that expires after the event says", `"revokedToken":"` + accessToken + `","type":"JWT","expiryTime":1619855895000`, until(token(accessTokenID, revocation.KindJWT, "JWT"), 1619855896000, revocation.Dated)},
+		{"a whole padded API key", `"revokedToken":"` + apiKey + `","type":"API_KEY"`, until(token(apiKeyID, revocation.KindAPIKey, "API_KEY"), revocation.Never, revocation.Forever)},
 		{"three words are a jti", `"revokedToken":"a.b.c","type":"JWT"`, token("a.b.c", revocation.KindJWT, "JWT")},
 		{"an opaque token by its served name", `"revokedToken":"` + served + `"`, opaque("abc", "Default")},
 		{"an opaque token that begins like one", `"revokedToken":"` + reserved + `"`, opaque(reserved, "Default")},
@@ -315,4 +317,10 @@ func announce(t *testing.T, e messaging.Event) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// until is e with the expiry that the token itself carries.
+func until(e messaging.Event, expiry int64, life revocation.Lifetime) messaging.Event {
+	e.Expiry, e.Lifetime = expiry, life
+	return e
 }

@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type Follower struct {
 
 	notReady atomic.Pointer[string] // why, or nil; any reader, any time
 
+	silent bool // the leader did not answer last; keepTime's
+
 	taken    atomic.Uint64 // messages; tells whether anything comes
 	once     sync.Once
 	complete chan struct{} // closed when the log was complete for the first time
@@ -32,6 +35,7 @@ type Follower struct {
 	floor    uint64     // the leader's last sequence when it was first asked
 	waiting  int        // records applied since the last publication
 	pending  []time.Time
+	unread   int  // records that could not be understood when the log was first read
 	wentBack bool // for good: what the log holds now is another's
 }
 
@@ -93,12 +97,12 @@ func (f *Follower) Run(ctx context.Context) error {
 		messages.Stop()
 		<-messages.Closed()
 	}()
-	return f.keepTime(ctx, failed)
+	return f.keepTime(ctx, failed, messages.Closed())
 }
 
 // keepTime asks the leader how far the log goes whenever nothing comes, and
 // purges, until ctx ends or a message cannot be taken.
-func (f *Follower) keepTime(ctx context.Context, failed <-chan error) error {
+func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-chan struct{}) error {
 	beat := time.NewTicker(idle)
 	defer beat.Stop()
 	purge := f.hub.cfg.Now().Add(f.hub.cfg.PurgeInterval)
@@ -109,6 +113,8 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error) error {
 			return ctx.Err()
 		case err := <-failed:
 			return err
+		case <-closed:
+			return cmp.Or(ctx.Err(), fmt.Errorf("consumer of %s: %w", LogStream, jetstream.ErrConnectionClosed))
 		case <-beat.C:
 		}
 		if now := f.taken.Load(); now != seen {
@@ -164,6 +170,9 @@ func (f *Follower) apply(sequence uint64, data []byte) error {
 		f.metrics.undecodable.Inc()
 		f.say.WithError(err).WithField("sequence", sequence).
 			Error("A record of the hub cannot be understood; what was known of its key stays in force")
+		if f.NotReady() != "" {
+			f.unread++
+		}
 		return nil
 	}
 	if r.Lifetime == revocation.Unknown {
@@ -204,8 +213,8 @@ func (f *Follower) confirm(ctx context.Context) {
 		return
 	}
 	last, nothingFollows, err := f.askLeader(ctx, applied)
+	f.hear(ctx, err)
 	if err != nil {
-		f.say.WithError(err).Debug("The hub's leader does not answer")
 		return
 	}
 	f.mu.Lock()
@@ -218,6 +227,19 @@ func (f *Follower) confirm(ctx context.Context) {
 		f.refuse(last, head)
 	case nothingFollows && f.applied == applied:
 		f.reach(last)
+	}
+}
+
+// hear says once that the leader has fallen silent, and once that it is back.
+func (f *Follower) hear(ctx context.Context, err error) {
+	switch {
+	case err != nil && !f.silent && !errors.Is(ctx.Err(), context.Canceled):
+		f.silent = true
+		f.say.WithError(err).WithField("version", f.log.Snapshot().Version()).
+			Warn("The hub does not answer: what is known is still served, and may be stale")
+	case err == nil && f.silent:
+		f.silent = false
+		f.say.Info("The hub answers again")
 	}
 }
 
@@ -244,6 +266,10 @@ func (f *Follower) askLeader(ctx context.Context, applied uint64) (last uint64, 
 // reach raises the version to last, up to which everything is applied or
 // gone. From the first time on the replica is ready.
 func (f *Follower) reach(last uint64) {
+	if f.unread > 0 { // of those keys nothing is known: the set would be a lie
+		f.setNotReady(fmt.Sprintf("%d records of the hub cannot be understood: was it written by a newer adapter?", f.unread))
+		return
+	}
 	f.log.Publish(last)
 	f.applied = last
 	f.waiting, f.pending = 0, f.pending[:0]

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
@@ -262,6 +263,24 @@ func TestAnUndecodableRecordIsAnAlarm(t *testing.T) {
 	}
 }
 
+// Of a record that cannot be understood when the log is first read nothing is
+// known: the set would not be whole.
+func TestAReplicaThatCannotReadEverythingIsNotReady(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	r.storeMany(t, 0, 3)
+	future := revokedRecord("jti-1", time.Now().Add(time.Hour))
+	future.Format = 2
+	r.store(t, future)
+	r.run(t, r.follower.Run)
+	eventually(t, "it says why", func() bool {
+		return strings.Contains(r.follower.NotReady(), "1 records of the hub cannot be understood")
+	})
+	if r.version() != 0 || len(r.held()) > 0 {
+		t.Errorf("it shows version %d with %v", r.version(), r.held())
+	}
+}
+
 func TestPurge(t *testing.T) {
 	t.Parallel()
 	now := &clock{}
@@ -286,36 +305,41 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// A key that is written all the time has records that are gone before they are
-// read: that is no log that went back, and the key is known nevertheless when
-// the replica is ready.
-func TestABusyKey(t *testing.T) {
+// Keys that are written all the time have records that are gone before they are
+// read: that is no log that went back, keeps no replica from being ready, and
+// hides no key.
+func TestBusyKeys(t *testing.T) {
 	t.Parallel()
 	s := standalone(t, t.TempDir(), -1)
 	w := prepare(t, external(s))
-	record := revokedRecord("busy", time.Now().Add(time.Hour))
-	w.store(t, record)
-	data, err := proto.Marshal(record)
-	fatal(t, err)
+	var records []*nats.Msg
+	for i := range 20 {
+		record := revokedRecord(fmt.Sprint("busy-", i), time.Now().Add(time.Hour))
+		w.store(t, record)
+		data, err := proto.Marshal(record)
+		fatal(t, err)
+		records = append(records, &nats.Msg{Subject: subject(revocation.DomainToken, record.GetKey()), Data: data})
+	}
 	ctx := t.Context()
 	stop, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		for err := error(nil); ; _, err = w.js.Publish(ctx, subject(revocation.DomainToken, "busy"), data) {
+		var err error
+		for i := 0; err == nil; i++ {
 			select {
 			case <-stop:
-				ended <- err
+				ended <- nil
 				return
 			default:
+				_, err = w.js.PublishMsg(ctx, records[i%len(records)])
 			}
 		}
+		ended <- err
 	}()
 	for range 30 {
 		r := follow(t, external(s))
 		r.awaitReady(t)
-		if r.held()["busy"] != revocation.Revoked {
-			t.Errorf("ready at %d without the key", r.version())
-		}
 		at := r.version()
+		eventually(t, "it knows every key", func() bool { return len(r.held()) == len(records) })
 		eventually(t, "it follows", func() bool { return r.version() > at })
 		r.close()
 		if lines := r.book.find(logrus.ErrorLevel, ""); len(lines) > 0 {

@@ -158,8 +158,8 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 		}
 		for _, data := range []string{
 			"", secret, "\xff\xff", "{}", string(whole[:len(whole)-1]), string(whole) + "\x00",
-			string(whole) + "\x0a\x01x",        // a format that is a string
-			string(whole) + "\x18\x01",         // a key that is a number
+			string(whole) + "\x42\x02\x30\x00", // a lifetime that is a string
+			string(whole) + "\x60\x00",         // a reason that is a number
 			string(whole) + "\x62\x01\xff",     // a reason that is no UTF-8
 			string(whole) + "\x6a\x02\x0a\x05", // an event that is cut off
 		} {

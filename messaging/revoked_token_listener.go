@@ -28,7 +28,8 @@ const (
 	ackWait        = 30 * time.Second
 	maxAckPending  = 1000
 	nakDelay       = time.Second
-	fullDelay      = time.Second // between two looks at whether the log has room again
+	stopTimeout    = 2 * time.Second // to finish an event; then the hub delivers it again
+	fullDelay      = time.Second     // between two looks at whether the log has room again
 )
 
 // NewListener returns a listener of hub whose replica knows what log says.
@@ -47,6 +48,9 @@ func (l *Listener) Run(ctx context.Context) error {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
 	defer giveBack(messages)
+	finishing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, giveUp) })()
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	events := make(chan jetstream.Msg)
@@ -54,7 +58,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	for range l.hub.cfg.Workers {
 		workers.Go(func() {
 			for msg := range events {
-				l.handleTokenRevocation(context.WithoutCancel(ctx), msg)
+				l.handleTokenRevocation(finishing, msg)
 			}
 		})
 	}
@@ -142,7 +146,7 @@ func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg)
 	}
 	changed, err := l.writer.put(ctx, r)
 	switch {
-	case err != nil && meta.NumDelivered >= l.hub.cfg.MaxDeliveries && !errors.Is(err, context.DeadlineExceeded):
+	case permanent(err) && meta.NumDelivered >= l.hub.cfg.MaxDeliveries:
 		l.log.WithError(err).WithField("deliveries", meta.NumDelivered).Error("Event cannot be stored")
 		l.bury(ctx, msg, meta, fmt.Errorf("not stored after %d deliveries: %w", meta.NumDelivered, err))
 	case err != nil:
@@ -153,6 +157,14 @@ func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg)
 	default:
 		l.finish(msg, event.Type, outcomeStored, msg.Ack())
 	}
+}
+
+// permanent says whether another try cannot help. An outage is none: deliveries
+// count what was handed back untried as well, and a revocation that waits in
+// INGEST is worth more than one among the dead letters.
+func permanent(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, ErrRecord) || errors.As(err, &api) && api.Code == 400 && !conflict(err)
 }
 
 // masked stands for every token that a log line mentions, whatever its length.

@@ -13,9 +13,14 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	deltaserver "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"revocation-adapter/revocation"
 )
+
+// maxNames bounds what a stream may ask for by name, over all its requests.
+const maxNames = 200_000
 
 // deltaStream is one incremental stream: go-control-plane's server drives it, as
 // its cache and its callbacks. That server does not check nonces and counts a
@@ -36,8 +41,10 @@ type deltaStream struct {
 
 	// A client that reconnects says what it holds. Until the set has been read
 	// to its end once, that is left out of the answers.
-	initial map[string]string
-	until   uint64 // the end, then
+	initial  map[string]string
+	until    uint64 // the end, then
+	ahead    uint64 // newest version among initial: this replica may not have it yet
+	compared bool   // initial, with the log
 
 	// returned is what go-control-plane is told that the client holds: nothing.
 	// It writes unsubscribed names into it.
@@ -107,14 +114,25 @@ func (st *deltaStream) CreateWatch(*cache.Request, cache.Subscription, chan cach
 // once, or parks the watch; while a response is in flight it does neither, since
 // the ACK comes here again.
 func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
-	w := &deltaWatch{st: st, req: req, responses: responses, live: true, greet: !st.joined}
+	ahead := st.ahead
+	if !st.joined {
+		var err error
+		if ahead, err = st.cache.position(st.ctx, newest(sub.ReturnedResources())); err != nil {
+			return nil, err
+		}
+	}
+	w := &deltaWatch{st: st, req: req, responses: responses, live: true, greet: !st.begun}
 	if st.refusals > 0 { // another request does not end the wait
 		w.timed, w.patience = true, st.wait
 	}
 	st.mu.Lock()
+	st.ahead = ahead
 	st.subscribe(req, sub)
-	waiting := st.waiting
+	waiting, named := st.waiting, len(st.wanted)+len(st.owed)
 	st.mu.Unlock()
+	if named > maxNames {
+		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names on one stream: ask for everything instead", maxNames)
+	}
 	if !waiting {
 		st.cache.serveOrPark(w, w.greet)
 	}
@@ -129,10 +147,13 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 	if first {
 		st.join(sub)
 	} else if sub.IsWildcard() && !st.wildcard { // of the rest nothing is known
+		st.compare(st.cache.now())
 		st.position, st.initial = 0, nil
 	}
 	st.wildcard = sub.IsWildcard()
-	st.wanted = maps.Clone(sub.SubscribedResources())
+	if first || len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) > 0 {
+		st.wanted = maps.Clone(sub.SubscribedResources())
+	}
 	for _, name := range req.GetResourceNamesSubscribe() {
 		if name != "*" && (!first || st.initial[name] == "") {
 			st.owed[name] = struct{}{}
@@ -142,6 +163,11 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 		st.owed[name] = struct{}{}
 	}
 	clear(st.returned)
+	st.forgive()
+}
+
+// forgive owes nothing that the client does not want.
+func (st *deltaStream) forgive() {
 	if !st.wildcard {
 		maps.DeleteFunc(st.owed, func(name string, _ struct{}) bool {
 			_, ok := st.wanted[name]
@@ -150,24 +176,38 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 	}
 }
 
-// join takes the first request: what the client says it holds is compared once.
-// Who wants names is answered each of them, and then what changes.
+// join takes the first request. Who wants names is answered each of them, and
+// then what changes.
 func (st *deltaStream) join(sub cache.Subscription) {
 	st.joined = true
 	st.until = st.cache.current.Load().Version()
 	if held := sub.ReturnedResources(); len(held) > 0 {
 		st.initial = maps.Clone(held)
-		st.oweStale()
 	}
 	if !sub.IsWildcard() {
 		st.position = st.until
 	}
 }
 
-// oweStale owes an answer for what the client holds and should not, or holds in
-// another version.
-func (st *deltaStream) oweStale() {
-	now := st.cache.now()
+// newest is the newest of the versions that a client holds. Against a replica
+// that has not reached it, what is revoked would look as if it were not.
+func newest(held map[string]string) string {
+	var last uint64
+	for _, text := range held {
+		if version, err := strconv.ParseUint(text, 10, 64); err == nil {
+			last = max(last, version)
+		}
+	}
+	return strconv.FormatUint(last, 10)
+}
+
+// compare owes an answer for what the client holds and should not, or holds in
+// another version. It does so once.
+func (st *deltaStream) compare(now time.Time) {
+	if st.compared {
+		return
+	}
+	st.compared = true
 	for name, version := range st.initial {
 		c, found := st.cache.log.Lookup(name)
 		if !found || !counts(c, now, st.cache.grace) || strconv.FormatUint(c.Version, 10) != version {
@@ -175,6 +215,7 @@ func (st *deltaStream) oweStale() {
 			delete(st.initial, name)
 		}
 	}
+	st.forgive()
 }
 
 // deltaWatch is one request that waits for its answer.
@@ -207,6 +248,10 @@ func (w *deltaWatch) serve(s *revocation.Snapshot, now time.Time) bool {
 	if w.timed && !w.patience.over(s.Version(), now) {
 		return false
 	}
+	if st.ahead > s.Version() { // the hub has it, this replica not yet
+		return false
+	}
+	st.compare(now)
 	d := st.next(s, now)
 	if d == nil {
 		if !w.greet {

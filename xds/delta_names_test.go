@@ -176,8 +176,7 @@ func TestDeltaNamesAreAnsweredByName(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := start(t)
-			w.revoke("a", "b", "c")
+			w := startWith(t, "a", "b", "c")
 			c.script(t, w, w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: c.first}))
 		})
 	}

@@ -83,12 +83,12 @@ func TestDeltaTellsOfChangesAndRemovals(t *testing.T) {
 func TestDeltaCoalescesWhatHappensWhileAResponseIsInFlight(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	c := w.delta(t)
+	c, witness := w.delta(t), w.witness(t)
 	first := c.next()
 	for i := range 500 {
 		w.revoke(fmt.Sprint(i % 10))
 	}
-	w.approve("3")
+	witness.follow(w.approve("3"))
 	c.ack(first)
 	c.gets([]string{"0", "1", "2", "4", "5", "6", "7", "8", "9"}, []string{"3"})
 }
@@ -146,14 +146,14 @@ func TestDeltaResourcesLiveAsLongAsTheyCount(t *testing.T) {
 func TestOnlyTheCurrentNonceIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	c := w.delta(t)
+	c, witness := w.delta(t), w.witness(t)
 	c.accept()
 	w.revoke("a")
 	inFlight := c.next()
 	for _, nonce := range []string{"", "1", "3", "x"} { // late, early, none of ours
 		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce})
 		c.send(&discovery.DeltaDiscoveryRequest{ResponseNonce: nonce, ErrorDetail: refusal("of another")})
-		w.revoke("b" + nonce)
+		witness.follow(w.revoke("b" + nonce))
 	}
 	c.quiet(50 * time.Millisecond)
 	c.ack(inFlight)
@@ -176,8 +176,7 @@ func TestOnlyTheCurrentNonceIsAnAnswer(t *testing.T) {
 
 func TestSubscriptionChangesWhileAResponseIsInFlight(t *testing.T) {
 	t.Parallel()
-	w := start(t)
-	w.revoke("a", "b", "c")
+	w := startWith(t, "a", "b", "c")
 	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a"}})
 	inFlight := c.next()
 	c.change([]string{"b", "unknown"}, nil)
@@ -201,126 +200,6 @@ func TestDeltaFallsBackToWhatWasACKed(t *testing.T) {
 	}
 	c.gets([]string{"c"}, []string{"a"})
 	same(t, c.held, w.truth())
-}
-
-func TestInitialVersions(t *testing.T) {
-	t.Parallel()
-	held := func(w *world, names ...string) map[string]string {
-		versions := map[string]string{}
-		for _, name := range names {
-			change, found := w.log.Lookup(name)
-			if !found {
-				w.t.Fatalf("%s is not known", name)
-			}
-			versions[name] = text(change.Version)
-		}
-		return versions
-	}
-	cases := []struct {
-		name          string
-		subscribe     []string
-		held          []string
-		meanwhile     func(w *world)
-		live, removed []string
-	}{
-		{"all equal", nil, []string{"a", "b", "c"}, nil, nil, nil},
-		{"some are missing", nil, []string{"b"}, nil, []string{"a", "c"}, nil},
-		{"approved", nil, []string{"a", "b", "c"}, func(w *world) { w.approve("a") }, nil, []string{"a"}},
-		{"changed", nil, []string{"a", "b", "c"}, func(w *world) { w.put(revoked("b", later.Add(1))) }, []string{"b"}, nil},
-		{"new", nil, []string{"a", "b", "c"}, func(w *world) { w.revoke("d") }, []string{"d"}, nil},
-		{"expired, and not purged yet", nil, []string{"a", "b", "c", "short"}, func(w *world) { w.clock.move(time.Minute + grace) }, nil, []string{"short"}},
-		{"expired and purged", nil, []string{"a", "b", "c", "short"}, func(w *world) {
-			w.clock.move(time.Minute + grace)
-			w.log.Purge(w.clock.Now())
-		}, nil, []string{"short"}},
-		{"names, all equal", []string{"a", "b"}, []string{"a", "b"}, nil, nil, nil},
-		{"names, some not held", []string{"a", "b", "unknown"}, []string{"a"}, nil, []string{"b"}, []string{"unknown"}},
-		{"names, one approved", []string{"a", "b"}, []string{"a", "b"}, func(w *world) { w.approve("b") }, nil, []string{"b"}},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			w := start(t)
-			w.revoke("a", "b", "c")
-			if slices.Contains(c.held, "short") {
-				w.put(revoked("short", origin.Add(time.Minute)))
-			}
-			versions := held(w, c.held...)
-			if c.meanwhile != nil {
-				c.meanwhile(w)
-			}
-			client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{
-				ResourceNamesSubscribe: c.subscribe, InitialResourceVersions: versions,
-			})
-			client.gets(c.live, c.removed)
-			w.put(revoked("a", later.Add(time.Hour)))
-			client.gets([]string{"a"}, nil)
-		})
-	}
-}
-
-// What a client says that it holds counts for its first request alone.
-func TestNameHeldAtFirstIsAnsweredWhenSubscribedAgain(t *testing.T) {
-	t.Parallel()
-	w := start(t)
-	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{
-		ResourceNamesSubscribe: []string{"a", "b"}, InitialResourceVersions: map[string]string{"a": text(w.revoke("a"))},
-	})
-	resp := c.next()
-	c.change(nil, []string{"a"})
-	c.change([]string{"a"}, nil)
-	c.ack(resp)
-	c.gets([]string{"a"}, nil)
-}
-
-func TestUnknownNamesThatAClientHoldsAreRemoved(t *testing.T) {
-	t.Parallel()
-	w := start(t)
-	w.revoke("a")
-	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{
-		"a": "of another log", "unknown": "7", "sha256:nonsense": "8", "": "9",
-	}})
-	c.gets([]string{"a"}, []string{"", "sha256:nonsense", "unknown"})
-}
-
-// 40,000 names are about 2.4 MB in one request.
-func TestInitialVersionsOfALargeSet(t *testing.T) {
-	t.Parallel()
-	w := start(t, func(c *xds.Config) { c.MaxReceive = 16 << 20 })
-	w.revoke(fortyThousand()...)
-	held, versions := map[string]int64{}, map[string]string{}
-	for c := range w.log.Snapshot().Since(0, w.clock.Now()) {
-		held[c.Name()], versions[c.Name()] = c.Expiry, text(c.Version)
-	}
-	more := uuids(2, 20_000)
-	w.approve(fortyThousand()[:5_000]...)
-	head := w.revoke(more...)
-	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: versions})
-	c.held = held
-	got := 0
-	for _, resp := range c.follow(head) {
-		got += len(resp.GetResources())
-		if n := len(resp.GetResources()) + len(resp.GetRemovedResources()); n > mostTokens {
-			t.Errorf("a response has %d names", n)
-		}
-	}
-	if got != len(more) {
-		t.Errorf("%d tokens are sent, want the %d that were not held", got, len(more))
-	}
-	same(t, c.held, w.truth())
-}
-
-// Held names are not sent again, even if the first answer is refused.
-func TestInitialVersionsSurviveARefusal(t *testing.T) {
-	t.Parallel()
-	w := start(t)
-	versions := map[string]string{"a": text(w.revoke("a")), "b": text(w.revoke("b")), "gone": "3"}
-	w.revoke("c")
-	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: versions})
-	resp := c.next()
-	c.nack(resp)
-	w.refusals(1)
-	w.clock.move(time.Minute)
-	c.gets([]string{"c"}, []string{"gone"})
 }
 
 // A request larger than the limit ends the stream; the limit is a setting.

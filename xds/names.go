@@ -14,19 +14,30 @@ import (
 // named is the answer to a state-of-the-world watch by name, or nil.
 func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response {
 	asked, known := w.sub.SubscribedResources(), w.sub.ReturnedResources()
+	if w.whole {
+		known = nil
+	}
 	e := w.st.cache.encoder(sotw, now)
-	names := map[string]string{}
+	names, more := map[string]string{}, false
 	for name := range asked {
-		if _, ok := known[name]; !ok && !e.full(len(name)) {
-			e.look(w.st.cache.log, name)
-			names[name] = "1"
+		if _, ok := known[name]; ok {
+			continue
 		}
+		if more = e.full(len(name)); more {
+			break
+		}
+		e.look(w.st.cache.log, name)
+		names[name] = "1"
 	}
 	fresh := len(names) > 0
-	e.collect(s, w.position, func(_ revocation.Change, name []byte) bool {
-		_, ok := known[string(name)]
-		return !ok
-	})
+	if more { // the version is reached with the last of the names
+		e.finish(w.claim)
+	} else {
+		e.collect(s, w.position, func(_ revocation.Change, name []byte) bool {
+			_, ok := known[string(name)]
+			return !ok
+		})
+	}
 	if e.chunk.entries == 0 && !fresh && !w.greet {
 		w.position = e.chunk.to
 		return nil

@@ -178,13 +178,14 @@ func TestACKOfAnotherStreamWithTheSameNonce(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	w.revoke("a", "b")
+	witness := w.witness(t)
 	first, second := w.subscribe(t, streamTokens, ""), w.subscribe(t, streamTokens, "1001")
 	early := first.next()
 	late := second.next()
 	if early.GetNonce() != late.GetNonce() {
 		t.Fatalf("nonces %s and %s", early.GetNonce(), late.GetNonce())
 	}
-	w.revoke("c")
+	witness.follow(w.revoke("c"))
 	second.version = "1000" // of a response on the first stream, with the same nonce
 	second.send(&discovery.DiscoveryRequest{ResponseNonce: early.GetNonce()})
 	second.gets("a", "b", "c")

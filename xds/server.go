@@ -75,12 +75,13 @@ func New(cfg Config) (*Server, error) {
 // Windows, keepalive and shutdown. Static windows save a quarter of the CPU:
 // gateways send little, and nothing is to be estimated.
 const (
-	windowSize   = 64 << 10
-	pingInterval = 30 * time.Second // of ours, to connections that are silent
-	pingTimeout  = 10 * time.Second
-	minPing      = 5 * time.Second // of theirs; enforcers ping every 10 s
-	stopTimeout  = 2 * time.Second
-	healthEvery  = 200 * time.Millisecond
+	windowSize       = 64 << 10
+	maxPerConnection = 1000             // streams and calls at the same time; a gateway has one or two
+	pingInterval     = 30 * time.Second // of ours, to connections that are silent
+	pingTimeout      = 10 * time.Second
+	minPing          = 5 * time.Second // of theirs; enforcers ping every 10 s
+	stopTimeout      = 2 * time.Second
+	healthEvery      = 200 * time.Millisecond
 )
 
 // Run serves on lis until ctx ends. Then it ends every stream with UNAVAILABLE.
@@ -114,6 +115,7 @@ func (cfg Config) ServerOptions() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.StaticStreamWindowSize(windowSize), grpc.StaticConnWindowSize(windowSize),
 		grpc.MaxRecvMsgSize(cfg.MaxReceive),
+		grpc.MaxConcurrentStreams(maxPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}

@@ -80,15 +80,11 @@ func (s *Server) guardStream(srv any, str grpc.ServerStream, info *grpc.StreamSe
 	if !discoveryService(info.FullMethod) {
 		return handler(srv, str)
 	}
-	if err := s.admit(); err != nil {
+	leave, err := s.admit()
+	if err != nil {
 		return err
 	}
-	n := s.streams.Add(1)
-	defer s.streams.Add(-1)
-	if s.cfg.MaxStreams > 0 && n > s.cfg.MaxStreams {
-		s.metrics.refused.Inc()
-		return status.Error(codes.Unavailable, "this adapter serves as many streams as it may: try another")
-	}
+	defer leave()
 	if err := handler(srv, str); err != nil {
 		return err
 	}
@@ -96,18 +92,28 @@ func (s *Server) guardStream(srv any, str grpc.ServerStream, info *grpc.StreamSe
 }
 
 func (s *Server) guardCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if discoveryService(info.FullMethod) {
-		if err := s.admit(); err != nil {
-			return nil, err
-		}
+	if !discoveryService(info.FullMethod) {
+		return handler(ctx, req)
 	}
+	leave, err := s.admit()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return handler(ctx, req)
 }
 
-func (s *Server) admit() error {
+// admit lets a stream or a call in, which must leave when it is over.
+func (s *Server) admit() (leave func(), err error) {
 	if why := s.cfg.NotReady(); why != "" {
 		s.metrics.refused.Inc()
-		return status.Errorf(codes.Unavailable, "not ready, try another adapter: %s", why)
+		return nil, status.Errorf(codes.Unavailable, "not ready, try another adapter: %s", why)
 	}
-	return nil
+	leave = func() { s.streams.Add(-1) }
+	if n := s.streams.Add(1); s.cfg.MaxStreams > 0 && n > s.cfg.MaxStreams {
+		leave()
+		s.metrics.refused.Inc()
+		return nil, status.Error(codes.Unavailable, "this adapter serves as many streams as it may: try another")
+	}
+	return leave, nil
 }

@@ -20,8 +20,9 @@ import (
 // allows for every type but listeners and clusters.
 type sotwStream struct {
 	streamBase
-	byName bool // asked by name, and no answer to a wildcard was ACKed since
-	whole  bool // the response in flight answers a wildcard
+	byName bool   // asked by name, and no answer to a wildcard was ACKed since
+	whole  bool   // the response in flight answers a wildcard
+	named  uint64 // version at which every name asked for was answered whole
 }
 
 // serveSotw serves a stream until it ends.
@@ -72,7 +73,7 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 		return nil, err
 	}
 	w := &sotwWatch{
-		st: st, req: req, sub: sub, responses: responses, position: position,
+		st: st, req: req, sub: sub, responses: responses, claim: position, position: position,
 		greet: !st.begun, live: true,
 	}
 	if !sub.IsWildcard() {
@@ -82,9 +83,12 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 	}
 	if st.refusals > 0 { // another request does not end the wait
 		w.timed, w.patience = true, st.wait
-		if !sub.IsWildcard() {
-			w.position = 0 // names newly asked for were refused with the rest
-		}
+	}
+	if !sub.IsWildcard() && (w.greet || st.refusals > 0) {
+		w.whole, st.named = true, max(position, st.cache.current.Load().Version())
+	}
+	if !sub.IsWildcard() {
+		w.position = max(position, st.named)
 	}
 	st.cache.serveOrPark(w, w.greet)
 	return w.cancel, nil
@@ -98,8 +102,10 @@ type sotwWatch struct {
 	req       *cache.Request
 	sub       cache.Subscription
 	responses chan cache.Response
-	position  uint64
-	greet     bool // answer even if there is nothing new
+	claim     uint64 // where the client says it is
+	position  uint64 // from where it is told of changes
+	greet     bool   // answer even if there is nothing new
+	whole     bool   // answer every name asked for, not only those newly asked
 
 	mu       sync.Mutex
 	live     bool

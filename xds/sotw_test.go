@@ -116,12 +116,13 @@ func TestChangesWhileAResponseIsInFlightAreCoalesced(t *testing.T) {
 	for _, s := range services {
 		t.Run(s.name, func(t *testing.T) {
 			w := start(t)
-			c := w.subscribe(t, s, "")
+			c, witness := w.subscribe(t, s, ""), w.witness(t)
 			first := c.next()
 			var head uint64
 			for i := range 500 {
 				head = w.revoke(fmt.Sprint("new ", i))
 			}
+			witness.follow(head)
 			c.ack(first)
 			resp := c.accept()
 			if n := len(resp.GetResources()); n != 500 || resp.GetVersionInfo() != text(head) || resp.GetNonce() != "2" {
