@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,10 +136,8 @@ func TestAnOpaqueTokenIsKeptNowhere(t *testing.T) {
 		t.Errorf("%d dead letters", len(letters))
 	}
 	digest := revocation.NamePrefix + revocation.DigestOf(revocation.DomainOpaque, opaque).String()
-	for _, d := range letters[:1] {
-		if !strings.Contains(string(d.Event), digest) {
-			t.Errorf("the digest is not kept: %s", d.Event)
-		}
+	if !slices.ContainsFunc(letters, func(d messaging.DeadLetter) bool { return strings.Contains(string(d.Event), digest) }) {
+		t.Errorf("no digest is kept: %v", letters)
 	}
 }
 
@@ -148,6 +147,7 @@ func TestADeadLetterKeepsWhatIsNoSecret(t *testing.T) {
 	r.publish(t, messaging.SubjectRevocation, fields{
 		"eventId": "e1", "revokedToken": "jti-1", "type": "JWT", "expiryTime": -1, "tenantId": -1234, "ttl": "5000", "status": "revoked",
 	}.event())
+	r.settle(t)
 	r.publish(t, messaging.SubjectRevocation, []byte(`{"event": `+secret))
 	r.settle(t)
 	letters := r.deadLetters(t)

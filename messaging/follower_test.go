@@ -50,9 +50,10 @@ func TestReadyWhenTheLogIsComplete(t *testing.T) {
 			if last, err := r.hub.LastVersion(t.Context()); last != state.LastSeq || err != nil {
 				t.Errorf("the hub's last version is %d, %v, want %d", last, err, state.LastSeq)
 			}
-			if lines := r.book.find(logrus.InfoLevel, "The log is complete"); len(lines) != 1 || fmt.Sprint(lines[0].Data["version"]) != fmt.Sprint(state.LastSeq) {
-				t.Errorf("logged %v", lines)
-			}
+			eventually(t, "it says so", func() bool {
+				lines := r.book.find(logrus.InfoLevel, "The log is complete")
+				return len(lines) == 1 && fmt.Sprint(lines[0].Data["version"]) == fmt.Sprint(state.LastSeq)
+			})
 		})
 	}
 }
@@ -244,6 +245,7 @@ func TestAnUndecodableRecordIsAnAlarm(t *testing.T) {
 	r := follow(t, external(standalone(t, t.TempDir(), -1)))
 	r.storeMany(t, 0, 3)
 	r.awaitReady(t)
+	r.settle(t)
 	future := revokedRecord("jti-1", time.Now().Add(time.Hour))
 	future.Format, future.State = 2, revocationv1.State_STATE_APPROVED
 	r.store(t, future)

@@ -366,7 +366,7 @@ func TestReasonOfARefusalIsBounded(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	c := w.subscribe(t, streamTokens, "")
-	c.send(&discovery.DiscoveryRequest{ResponseNonce: c.next().GetNonce(), ErrorDetail: refusal(strings.Repeat("ä", 1<<20))})
+	c.send(&discovery.DiscoveryRequest{ResponseNonce: c.next().GetNonce(), ErrorDetail: refusal(strings.Repeat("ä", 1<<15))})
 	w.refusals(1)
 	if n := len(fmt.Sprint(w.lines(refusalLine)[0].Data["reason"])); n > 1000 {
 		t.Errorf("%d bytes of it are logged", n)

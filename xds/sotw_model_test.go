@@ -33,7 +33,7 @@ func (m *sotwModel) connect(t *testing.T) {
 	if m.wild && m.known < 2 {
 		m.version = ""
 	}
-	m.changed = false
+	m.nonce, m.changed = "", false
 	m.note("connect at %q, %v", m.version, m.subscription())
 	m.send(&discovery.DiscoveryRequest{Node: node(t.Name())})
 }

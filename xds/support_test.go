@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 const grace = 10 * time.Minute
 
 // within bounds every wait for something that must come.
-const within = 20 * time.Second
+const within = 30 * time.Second
 
 // stopWithin is how long a server may take to stop.
 const stopWithin = 5 * time.Second
