@@ -52,8 +52,11 @@ func TestDeltaNamesAreAnsweredByName(t *testing.T) {
 		{"unsubscribed", []string{"a", "b"}, func(t *testing.T, w *world, c *deltaClient) {
 			t.Helper()
 			c.gets([]string{"a", "b"}, nil)
+			w.revoke("b")
+			resp := c.next()
 			c.change(nil, []string{"a"})
-			c.settle()
+			c.ack(resp)
+			until(t, "both requests are taken", func() bool { return w.metric(lagMetric, t.Name()) == 0 })
 			w.revoke("a")
 			w.revoke("b")
 			c.gets([]string{"b"}, nil)
