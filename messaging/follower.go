@@ -27,12 +27,12 @@ type Follower struct {
 	silent bool // the leader did not answer last; keepTime's
 
 	taken    atomic.Uint64 // messages; tells whether anything comes
+	caughtUp chan struct{} // a nudge to ask the leader; only until the log is complete
 	once     sync.Once
 	complete chan struct{} // closed when the log was complete for the first time
 
 	mu       sync.Mutex // held by whoever changes what follows, or writes log
 	applied  uint64     // sequence of REVOCATIONS up to which all was delivered or is gone
-	floor    uint64     // the leader's last sequence when it was first asked
 	waiting  int        // records applied since the last publication
 	pending  []time.Time
 	unread   int  // records that could not be understood when the log was first read
@@ -54,7 +54,8 @@ var ErrWentBack = errors.New("the hub's log went back")
 
 // NewFollower returns a follower of hub that writes log and nobody else does.
 func NewFollower(hub *Hub, log *revocation.Log, m *Metrics) *Follower {
-	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m), complete: make(chan struct{})}
+	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m),
+		caughtUp: make(chan struct{}, 1), complete: make(chan struct{})}
 	f.setNotReady("the log is not read to its end yet")
 	return f
 }
@@ -78,7 +79,6 @@ func (f *Follower) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", LogStream, err)
 	}
-	f.confirm(ctx) // how far there is to go
 	failed := make(chan error, 1)
 	messages, err := cons.Consume(func(msg jetstream.Msg) {
 		if err := f.take(msg); err != nil {
@@ -115,6 +115,9 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 			return err
 		case <-closed:
 			return cmp.Or(ctx.Err(), fmt.Errorf("consumer of %s: %w", LogStream, jetstream.ErrConnectionClosed))
+		case <-f.caughtUp:
+			f.confirm(ctx)
+			continue
 		case <-beat.C:
 		}
 		if now := f.taken.Load(); now != seen {
@@ -153,8 +156,11 @@ func (f *Follower) take(msg jetstream.Msg) error {
 	switch {
 	case ready && (caughtUp || f.waiting >= maxWaiting):
 		f.publish()
-	case !ready && caughtUp && f.floor > 0 && f.applied >= f.floor:
-		f.reach(f.applied)
+	case !ready && caughtUp:
+		select {
+		case f.caughtUp <- struct{}{}:
+		default: // it is to be asked already
+		}
 	}
 	return nil
 }
@@ -197,17 +203,20 @@ func (f *Follower) publish() {
 }
 
 // confirm asks the stream's leader whether anything follows what was applied. If
-// nothing does, everything up to the stream's last sequence is applied or gone.
+// nothing does, every key that there is has been delivered, and everything up to
+// the stream's last sequence is applied or gone.
+//
 // That the consumer has nothing pending is not enough: it may be served by a node
-// that lags behind the leader, and a tail that expires is never delivered at all.
-// While others write, something always follows: then it is enough to catch up
-// with what the leader had when it was first asked.
+// that lags behind the leader, a tail that expires is never delivered at all, and
+// what is pending is undercounted while keys that are not delivered yet are
+// written again. Nor is it enough to have reached what was once the last
+// sequence: a key written again since then is known by neither.
 func (f *Follower) confirm(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	f.mu.Lock()
-	applied, wentBack := f.applied, f.wentBack
 	f.publish()
+	applied, head, wentBack := f.applied, f.log.Snapshot().Version(), f.wentBack
 	f.mu.Unlock()
 	if wentBack {
 		return
@@ -219,14 +228,13 @@ func (f *Follower) confirm(ctx context.Context) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.floor == 0 {
-		f.floor = last
-	}
-	switch head := f.log.Snapshot().Version(); {
-	case last < head && f.applied == applied:
+	switch {
+	case last < head:
 		f.refuse(last, head)
-	case nothingFollows && f.applied == applied:
-		f.reach(last)
+	case nothingFollows:
+		// What was applied meanwhile came later than the answer: nothing is
+		// missing before it either.
+		f.reach(max(last, f.applied))
 	}
 }
 
@@ -254,8 +262,8 @@ func (f *Follower) askLeader(ctx context.Context, applied uint64) (last uint64, 
 	if last <= applied {
 		return last, true, nil
 	}
-	// Any that is found will be delivered, one after last too: it may have
-	// replaced a record before it, of a key that is not known yet.
+	// One after last counts too: it may have replaced a record before it, of a
+	// key that is not known yet.
 	_, err = f.hub.log.GetMsg(ctx, applied+1, jetstream.WithGetMsgSubject(logSubjects))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return last, true, nil

@@ -1,8 +1,10 @@
 package messaging_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -309,45 +311,62 @@ func TestPurge(t *testing.T) {
 
 // Keys that are written all the time have records that are gone before they are
 // read: that is no log that went back, keeps no replica from being ready, and
-// hides no key.
+// hides no key at the moment in which the replica becomes ready.
 func TestBusyKeys(t *testing.T) {
 	t.Parallel()
 	s := standalone(t, t.TempDir(), -1)
 	w := prepare(t, external(s))
+	const keys = 3000
 	var records []*nats.Msg
-	for i := range 20 {
+	for i := range keys {
 		record := revokedRecord(fmt.Sprint("busy-", i), time.Now().Add(time.Hour))
 		w.store(t, record)
 		data, err := proto.Marshal(record)
 		fatal(t, err)
 		records = append(records, &nats.Msg{Subject: subject(revocation.DomainToken, record.GetKey()), Data: data})
 	}
-	ctx := t.Context()
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		var err error
-		for i := 0; err == nil; i++ {
-			select {
-			case <-stop:
-				ended <- nil
-				return
-			default:
-				_, err = w.js.PublishMsg(ctx, records[i%len(records)])
-			}
-		}
-		ended <- err
-	}()
-	for range 30 {
+	rewrite(t, w, records)
+	for range 15 {
 		r := follow(t, external(s))
-		r.awaitReady(t)
-		at := r.version()
-		eventually(t, "it knows every key", func() bool { return len(r.held()) == len(records) })
-		eventually(t, "it follows", func() bool { return r.version() > at })
+		select {
+		case <-r.follower.Complete():
+		case <-time.After(patience):
+			t.Fatalf("not ready: %s", r.follower.NotReady())
+		}
+		at := r.log.Snapshot()
+		if n := at.Counts().Revoked(); n != keys {
+			t.Errorf("ready at version %d with %d of %d keys", at.Version(), n, keys)
+		}
+		eventually(t, "it follows", func() bool { return r.version() > at.Version() })
 		r.close()
 		if lines := r.book.find(logrus.ErrorLevel, ""); len(lines) > 0 {
 			t.Errorf("logged %q %v", lines[0].Message, lines[0].Data)
 		}
 	}
-	close(stop)
-	fatal(t, <-ended)
+}
+
+// rewrite writes records again, in bursts with a pause for the acknowledgements
+// between them, until the test ends.
+func rewrite(t *testing.T, w *replica, records []*nats.Msg) {
+	t.Helper()
+	const burst, pause = 100, 2 * time.Millisecond
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && ctx.Err() == nil {
+			for range burst {
+				if _, err = w.js.PublishMsgAsync(records[rand.N(len(records))]); err != nil {
+					break
+				}
+			}
+			<-w.js.PublishAsyncComplete()
+			time.Sleep(pause)
+		}
+		ended <- err
+	}()
+	t.Cleanup(func() {
+		stop()
+		fatal(t, <-ended)
+	})
 }
