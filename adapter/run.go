@@ -120,14 +120,6 @@ func (r *replica) followHub(ctx context.Context) error {
 		func(ctx context.Context) error { return tuneMemory(ctx, follower.Complete()) })
 }
 
-// How much garbage may collect, in percent of what lives. While the log is read
-// next to nothing lives, and there is much of it; afterwards a million records
-// live, without a pointer for the collector to follow, so that it may come often.
-const (
-	gcReading = 400
-	gcServing = 50
-)
-
 // after runs a part once begin is closed. Events wait until the log is known:
 // before, nobody could say whether it is full.
 func after(ctx context.Context, begin <-chan struct{}, run func(context.Context) error) error {
@@ -138,6 +130,14 @@ func after(ctx context.Context, begin <-chan struct{}, run func(context.Context)
 		return ctx.Err()
 	}
 }
+
+// How much garbage may collect, in percent of what lives. While the log is read
+// next to nothing lives, and there is much of it; afterwards a million records
+// live, without a pointer for the collector to follow, so that it may come often.
+const (
+	gcReading = 200
+	gcServing = 50
+)
 
 func tuneMemory(ctx context.Context, complete <-chan struct{}) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(gcReading))

@@ -36,7 +36,7 @@ func encodeRecord(r revocation.Revocation) ([]byte, error) {
 // form itself: a replica that starts reads every record there is, and the
 // general decoder took a fifth of that time.
 func decodeRecord(data []byte) (revocation.Revocation, error) {
-	f := recordFields{data: data}
+	f := fieldsOf(data)
 	var r revocation.Revocation
 	var format, domain, state, kind, lifetime uint64
 	var digest []byte
@@ -67,7 +67,9 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 		case 12:
 			r.Reason = f.text()
 		case 13:
-			r.Events = append(r.Events, decodeEventID(f.bytes(), &f))
+			e := f.message()
+			r.Events = append(r.Events, decodeEventID(&e))
+			f.broken = f.broken || e.broken
 		default:
 			f.skip()
 		}
@@ -82,8 +84,7 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 	return checkRecord(r, recordEnums{domain, state, kind, lifetime}, digest)
 }
 
-func decodeEventID(data []byte, parent *recordFields) revocation.Event {
-	f := recordFields{data: data, broken: parent.broken}
+func decodeEventID(f *recordFields) revocation.Event {
 	var e revocation.Event
 	for f.next() {
 		switch f.number {
@@ -95,7 +96,6 @@ func decodeEventID(data []byte, parent *recordFields) revocation.Event {
 			f.skip()
 		}
 	}
-	parent.broken = f.broken
 	return e
 }
 

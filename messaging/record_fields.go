@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"unicode/utf8"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -9,10 +10,16 @@ import (
 // recordFields walks over the fields of a protobuf message. After a fault
 // nothing more comes, and broken is set.
 type recordFields struct {
-	data   []byte
+	whole  string // the message, in data's memory; what is text in it is a part of it
+	data   []byte // what is left of it
 	number protowire.Number
 	typ    protowire.Type
 	broken bool
+}
+
+// fieldsOf walks over data, which nobody may change as long as a text of it lives.
+func fieldsOf(data []byte) recordFields {
+	return recordFields{whole: unsafe.String(unsafe.SliceData(data), len(data)), data: data}
 }
 
 // next moves on to the next field and says whether there is one. Its value must
@@ -65,7 +72,22 @@ func (f *recordFields) text() string {
 		f.advance(-1)
 		return ""
 	}
-	return string(v)
+	return f.before(v)
+}
+
+// before returns the text of v, which has just been read.
+func (f *recordFields) before(v []byte) string {
+	end := len(f.whole) - len(f.data)
+	return f.whole[end-len(v) : end]
+}
+
+// message returns the fields of a message within this one.
+func (f *recordFields) message() recordFields {
+	v := f.bytes()
+	if f.broken {
+		return recordFields{broken: true}
+	}
+	return recordFields{whole: f.before(v), data: v}
 }
 
 func (f *recordFields) skip() {

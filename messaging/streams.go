@@ -52,7 +52,8 @@ func ingestConfig(l Limits) jetstream.StreamConfig {
 // logConfig: one message per key, the newest; the server forgets it when its
 // TTL ends. The first sequence is the creation time in microseconds, so that
 // the versions of a store that was wiped are never used again. AllowDirect is
-// off: a read must come from the leader.
+// off: a read must come from the leader. No message has an id, and a hub that
+// starts reads everything within the window for duplicates: it is the shortest.
 func logConfig(now time.Time) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:               LogStream,
@@ -62,6 +63,7 @@ func logConfig(now time.Time) jetstream.StreamConfig {
 		AllowAtomicPublish: true,
 		DenyDelete:         true,
 		DenyPurge:          true,
+		Duplicates:         100 * time.Millisecond,
 		FirstSeq:           uint64(now.UnixMicro()), // after 1970
 	}
 }

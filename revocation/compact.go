@@ -73,7 +73,7 @@ func (l *Log) pack(run []*segment, live int) (*segment, error) {
 				key = s.key(r)
 			}
 			offset := packed.add(r, key)
-			l.index.set(identityOf(r), positionOf(packed.slot, offset))
+			l.index.swap(identityOf(r), positionOf(packed.slot, offset))
 		}
 	}
 	return packed, nil

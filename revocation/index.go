@@ -64,16 +64,19 @@ func (x *index) find(k identity) (position, bool) {
 	return p - 1, p != 0
 }
 
-// set makes p the place of k. The record at p must be written already.
-func (x *index) set(k identity, p position) {
-	if 4*(x.used+1) > 3*len(x.table) {
-		x.resize(2 * len(x.table))
-	}
+// swap makes p the place of k and returns where it was before, if it was known.
+// The record at p must be written already.
+func (x *index) swap(k identity, p position) (old position, known bool) {
 	i := x.place(k)
-	if x.table[i] == 0 {
-		x.used++
-	}
+	old, known = x.table[i]-1, x.table[i] != 0
 	x.table[i] = p + 1
+	if !known {
+		x.used++
+		if 4*x.used > 3*len(x.table) {
+			x.resize(2 * len(x.table))
+		}
+	}
+	return old, known
 }
 
 // remove forgets k and closes the gap, so that later keys are still found.

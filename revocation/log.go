@@ -60,11 +60,14 @@ func (l *Log) Append(version uint64, r Revocation) error {
 	rec := recordOf(r)
 	rec.version = version
 	k := identityOf(&rec)
-	if p, known := l.index.find(k); known {
-		l.bury(p, version)
+	var key []byte
+	if rec.form == formVerbatim {
+		key = []byte(r.Key)
 	}
-	offset := tail.add(&rec, []byte(r.Key))
-	l.index.set(k, positionOf(tail.slot, offset))
+	offset := tail.add(&rec, key)
+	if old, known := l.index.swap(k, positionOf(tail.slot, offset)); known {
+		l.bury(old, version)
+	}
 	l.counts.add(&rec, 1)
 	l.last = version
 	return nil
