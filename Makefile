@@ -26,8 +26,9 @@ run: ## run the adapter, with an embedded hub under data/
 test: ## run all tests
 	go test -race -shuffle=on ./...
 
-lint: ## check style, and who imports whom
+lint: ## check style, who imports whom, and go.mod
 	go tool -modfile=resources/tools/go.mod golangci-lint run
+	go mod tidy -diff
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@packages=$$(go list ./...); \
@@ -36,7 +37,7 @@ fuzz: ## run every fuzz target for FUZZTIME
 		for name in $$names; do \
 			[[ $$name == Fuzz* ]] || continue; \
 			echo "$$package $$name"; \
-			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$package"; \
 		done; \
 	done
 

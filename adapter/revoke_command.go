@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -16,7 +17,12 @@ import (
 
 const tokenHelp = `The token is a jti, or a whole JWT (an API key is one): its jti and exp are
 read, and nothing else of it leaves this machine. With --type Default it is an
-opaque token, of which only the digest is sent.`
+opaque token, of which only the digest is sent. A token of - is read from
+standard input: what stands on the command line is seen by other users of the
+machine.`
+
+// maxToken is how much is read of standard input, in bytes.
+const maxToken = 1 << 20
 
 // publishTimeout bounds how long the hub may take to store an event.
 const publishTimeout = 10 * time.Second
@@ -29,11 +35,11 @@ func revokeCommand(s *settings) *cobra.Command {
 		Short: "Revoke a token or an API key",
 		Long:  "Revoke a token. Returns when the hub has stored the event.\n\n" + tokenHelp,
 		Example: `  adapter revoke fc8ee897-b3d9-3bb6-a9ca-f4aeb036e5c0 --expires-in 1h
-  adapter revoke "$JWT"
+  adapter revoke - < token.jwt
   adapter revoke "$OPAQUE_TOKEN" --type Default --expires-at 2027-01-01T00:00:00Z`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := announce(args[0], typ)
+			a, err := announce(c.InOrStdin(), args[0], typ)
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -60,7 +66,7 @@ func approveCommand(s *settings) *cobra.Command {
 			"only add tokens keep refusing it until they are restarted.\n\n" + tokenHelp,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := announce(args[0], typ)
+			a, err := announce(c.InOrStdin(), args[0], typ)
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -79,7 +85,16 @@ type announcement struct {
 
 // announce reads what the command line names. Of a JWT the jti and exp are
 // kept, of an opaque token the digest.
-func announce(token, typ string) (*announcement, error) {
+func announce(stdin io.Reader, token, typ string) (*announcement, error) {
+	if token == "-" {
+		text, err := io.ReadAll(io.LimitReader(stdin, maxToken))
+		if err != nil {
+			return nil, fmt.Errorf("read the token from standard input: %w", err)
+		}
+		if token = strings.TrimSpace(string(text)); token == "" {
+			return nil, errors.New("no token on standard input")
+		}
+	}
 	a := &announcement{Announcement: messaging.Announcement{EventID: nuid.Next(), Type: typ, RevokedToken: token}}
 	switch typ {
 	case messaging.TypeDefault:

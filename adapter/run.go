@@ -104,7 +104,7 @@ func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 // followHub opens the hub and follows it. Until it is open, gateways and probes
 // are told that the adapter is not ready.
 func (r *replica) followHub(ctx context.Context) error {
-	hub, err := messaging.Open(ctx, hubConfig(r.cfg, r.log, r.metrics))
+	hub, err := messaging.Open(ctx, hubConfig(r.cfg, r.log))
 	if err != nil {
 		return err
 	}

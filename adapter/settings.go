@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"revocation-adapter/config"
@@ -32,7 +31,7 @@ func (s *settings) load() (config.Config, error) {
 }
 
 // hubConfig turns the file's sections into what package messaging wants.
-func hubConfig(cfg config.Config, log logrus.FieldLogger, reg prometheus.Registerer) messaging.Config {
+func hubConfig(cfg config.Config, log logrus.FieldLogger) messaging.Config {
 	m := messaging.Config{
 		Limits: messaging.Limits{
 			MaxLive: cfg.Revocation.MaxLive, MaxPending: cfg.Hub.MaxPending, MaxPendingBytes: cfg.Hub.MaxPendingBytes,
@@ -40,7 +39,7 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger, reg prometheus.Registe
 		Grace: time.Duration(cfg.Revocation.Grace), UnknownLife: time.Duration(cfg.Revocation.UnknownLifetime),
 		PurgeInterval: time.Duration(cfg.Revocation.PurgeInterval),
 		MaxDeliveries: uint64(cfg.Ingest.MaxDeliveries), Workers: cfg.Ingest.Workers,
-		Log: log, Metrics: reg, Now: time.Now,
+		Log: log, Now: time.Now,
 	}
 	if cfg.Hub.Mode == config.ModeExternal {
 		m.External = externalHub(cfg.Hub)

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,6 +61,9 @@ when it ends, and goes on from the version that was reached.`,
 const reconnectDelay = time.Second
 
 func (o *watchOptions) run(c *cobra.Command) error {
+	if _, err := strconv.ParseUint(cmp.Or(o.from, "0"), 10, 64); err != nil {
+		return exitError{exitUsage, fmt.Errorf("--from must be a version, a decimal integer, is %q", o.from)}
+	}
 	creds, err := o.credentials()
 	if err != nil {
 		return exitError{exitUsage, err}
@@ -106,6 +112,9 @@ func (o *watchOptions) opener() (func(context.Context, *watcher) error, error) {
 
 func (o *watchOptions) credentials() (credentials.TransportCredentials, error) {
 	if o.ca == "" {
+		if o.cert != "" || o.key != "" {
+			return nil, errors.New("--cert and --key need --ca, without which the connection is plaintext")
+		}
 		return insecure.NewCredentials(), nil
 	}
 	roots, err := pool(o.ca)

@@ -172,6 +172,7 @@ const shownTokens = 10
 
 func (p *printer) print(u update) error {
 	if p.asJSON {
+		u.Removed = append([]string{}, u.Removed...) // [], not null
 		return json.NewEncoder(p.out).Encode(u)
 	}
 	if !p.header {

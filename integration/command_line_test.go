@@ -43,6 +43,7 @@ func TestCommandLine(t *testing.T) {
 			0,
 			"Revoked " + revocation.NamePrefix + revocation.DigestOf(revocation.DomainOpaque, "secret").String(), "",
 		},
+		{"revoke what standard input says", []string{"revoke", "-"}, 2, "", "no token on standard input"},
 		{"approve", []string{"approve", "cli-1"}, 0, "Re-approved cli-1 ", ""},
 		{"an unknown type", []string{"revoke", "x", "--type", "SAML"}, 2, "", "--type must be JWT, API_KEY or Default"},
 		{"an unreadable time", []string{"revoke", "x", "--expires-at", "tomorrow"}, 2, "", "--expires-at must be"},
@@ -59,6 +60,8 @@ func TestCommandLine(t *testing.T) {
 		{"the version", []string{"version"}, 0, "revocation-adapter ", ""},
 		{"an adapter that does not run", []string{"--config", stopped.config, "revoke", "x"}, 3, "", "start the adapter"},
 		{"watch nobody", []string{"--config", stopped.config, "watch", "--count", "1"}, 3, "", "is the adapter running?"},
+		{"watch from where", []string{"watch", "--from", "abc"}, 2, "", "--from must be a version"},
+		{"watch with half of TLS", []string{"watch", "--cert", "gw.pem", "--key", "gw.key"}, 2, "", "need --ca"},
 		{"watch what", []string{"watch", "--protocol", "smtp"}, 2, "", "--protocol must be"},
 	}
 	for _, tt := range tests {
@@ -76,9 +79,10 @@ func TestCommandLine(t *testing.T) {
 		var update struct {
 			Version string
 			Added   []struct{ JTI string }
+			Removed []string
 			Bytes   int
 		}
-		if err := json.Unmarshal([]byte(out), &update); err != nil || code != 0 || len(update.Added) != 3 || update.Bytes == 0 || update.Version != g.acked() {
+		if err := json.Unmarshal([]byte(out), &update); err != nil || code != 0 || len(update.Added) != 3 || update.Removed == nil || update.Bytes == 0 || update.Version != g.acked() {
 			t.Errorf("watch %s: exit %d, %v, %s%s", protocol, code, err, out, errOut)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sirupsen/logrus"
 
 	"revocation-adapter/messaging"
 	"revocation-adapter/revocation"
@@ -280,4 +281,20 @@ func (r *replica) everything(t *testing.T) map[string]string {
 	}
 	fatal(t, names.Err())
 	return all
+}
+
+// Anybody can make the server say that something was denied: that must not fill
+// the log.
+func TestDenialsDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	r := start(t, embedded(t))
+	conn, _ := anonymous(t, r.hub)
+	for range 500 {
+		fatal(t, conn.Publish("revoked.token.x", nil))
+	}
+	fatal(t, conn.Flush())
+	eventually(t, "it is said", func() bool { return len(r.book.find(logrus.WarnLevel, "Hub: ")) > 0 })
+	if n := len(r.book.find(logrus.WarnLevel, "Hub: ")); n > 12 || len(r.book.find(logrus.ErrorLevel, "")) > 0 {
+		t.Errorf("%d warnings:\n%s", n, r.book.text())
+	}
 }

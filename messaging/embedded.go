@@ -81,7 +81,7 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 		return fmt.Errorf("server options: %w", err)
 	}
 	fatal := make(chan string, 1)
-	e.SetLoggerV2(serverLog{log, fatal}, false, false, false)
+	e.SetLoggerV2(newServerLog(log, fatal), false, false, false)
 	e.Start() // returns when it listens, or has failed
 	select {
 	case reason := <-fatal:

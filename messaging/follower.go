@@ -54,8 +54,10 @@ var ErrWentBack = errors.New("the hub's log went back")
 
 // NewFollower returns a follower of hub that writes log and nobody else does.
 func NewFollower(hub *Hub, log *revocation.Log, m *Metrics) *Follower {
-	f := &Follower{hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m),
-		caughtUp: make(chan struct{}, 1), complete: make(chan struct{})}
+	f := &Follower{
+		hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m),
+		caughtUp: make(chan struct{}, 1), complete: make(chan struct{}),
+	}
 	f.setNotReady("the log is not read to its end yet")
 	return f
 }

@@ -361,7 +361,7 @@ func rewrite(t *testing.T, w *replica, records []*nats.Msg) {
 				}
 			}
 			<-w.js.PublishAsyncComplete()
-			time.Sleep(pause)
+			<-time.After(pause)
 		}
 		ended <- err
 	}()

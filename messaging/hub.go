@@ -19,7 +19,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 )
 
@@ -35,9 +34,8 @@ type Config struct {
 	MaxDeliveries uint64        // of an event that cannot be stored, then it is a dead letter
 	Workers       int           // events handled at the same time
 
-	Log     logrus.FieldLogger
-	Metrics prometheus.Registerer
-	Now     func() time.Time // time.Now, unless a test says otherwise
+	Log logrus.FieldLogger
+	Now func() time.Time // time.Now, unless a test says otherwise
 }
 
 // ExternalConfig is how an existing NATS cluster is reached.
