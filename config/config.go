@@ -98,7 +98,7 @@ type Ingest struct {
 	// MaxDeliveries is how often an event is tried before it becomes a dead
 	// letter.
 	MaxDeliveries int `toml:"max_deliveries"`
-	// Workers is how many events are handled at the same time.
+	// Workers is how many batches of events are written at the same time.
 	Workers int `toml:"workers"`
 }
 
@@ -158,7 +158,7 @@ func Default() Config {
 			PurgeInterval:   Duration(time.Minute),
 			MaxLive:         10_000_000,
 		},
-		Ingest: Ingest{MaxDeliveries: 10, Workers: 8},
+		Ingest: Ingest{MaxDeliveries: 10, Workers: 2},
 		XDS: XDS{
 			Listen:          "127.0.0.1:18000",
 			Label:           "commonEnforcerLabel",

@@ -32,7 +32,7 @@ type Config struct {
 	UnknownLife   time.Duration // how long what has no known expiry is kept
 	PurgeInterval time.Duration // between two purges of the log
 	MaxDeliveries uint64        // of an event that cannot be stored, then it is a dead letter
-	Workers       int           // events handled at the same time
+	Workers       int           // batches of events written at the same time
 
 	Log logrus.FieldLogger
 	Now func() time.Time // time.Now, unless a test says otherwise
@@ -66,6 +66,7 @@ type Hub struct {
 	js     jetstream.JetStream
 
 	ingest, log, dead jetstream.Stream
+	batches           chan struct{} // one entry per atomic batch in flight
 }
 
 // ErrConfig means that a Config cannot work.
@@ -80,7 +81,7 @@ const apiTimeout = 5 * time.Second
 // when publishers can publish. An external hub that is out of reach is tried
 // again until ctx ends; one that refuses the credentials is an error.
 func Open(ctx context.Context, cfg Config) (*Hub, error) {
-	h := &Hub{cfg: cfg}
+	h := &Hub{cfg: cfg, batches: make(chan struct{}, maxBatches)}
 	var err error
 	if cfg.Embedded != nil {
 		if h.server, err = startEmbedded(*cfg.Embedded, cfg.Log); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // writes them into the log.
 type Listener struct {
 	hub     *Hub
-	writer  writer
+	writer  *Writer
 	log     logrus.FieldLogger
 	metrics *metrics
 }
@@ -26,7 +27,8 @@ type Listener struct {
 const (
 	ingestConsumer = "adapter"
 	ackWait        = 30 * time.Second
-	maxAckPending  = 1000
+	maxAckPending  = 4000
+	maxGathered    = 256 // events written together
 	nakDelay       = time.Second
 	stopTimeout    = 2 * time.Second // to finish an event; then the hub delivers it again
 	fullDelay      = time.Second     // between two looks at whether the log has room again
@@ -34,7 +36,7 @@ const (
 
 // NewListener returns a listener of hub whose replica knows what log says.
 func NewListener(hub *Hub, log *revocation.Log, m *Metrics) *Listener {
-	return &Listener{hub: hub, writer: writer{hub, log}, log: hub.cfg.Log, metrics: (*metrics)(m)}
+	return &Listener{hub: hub, writer: NewWriter(hub, log), log: hub.cfg.Log, metrics: (*metrics)(m)}
 }
 
 // Run handles events until ctx ends. An event that was taken is finished first.
@@ -53,12 +55,12 @@ func (l *Listener) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, giveUp) })()
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	events := make(chan jetstream.Msg)
+	events := make(chan jetstream.Msg, maxGathered)
 	defer close(events)
 	for range l.hub.cfg.Workers {
 		workers.Go(func() {
 			for msg := range events {
-				l.handleTokenRevocation(finishing, msg)
+				l.handle(finishing, gather(msg, events))
 			}
 		})
 	}
@@ -123,48 +125,89 @@ func (l *Listener) waitForRoom(ctx context.Context) bool {
 	}
 }
 
+// gather returns msg and what else is at hand: under load many events are written
+// together, a lone one never waits.
+func gather(msg jetstream.Msg, events <-chan jetstream.Msg) []jetstream.Msg {
+	msgs := []jetstream.Msg{msg}
+	for len(msgs) < maxGathered {
+		select {
+		case more, open := <-events:
+			if !open {
+				return msgs
+			}
+			msgs = append(msgs, more)
+		default:
+			return msgs
+		}
+	}
+	return msgs
+}
+
+// understood is an event that is to be stored.
+type understood struct {
+	msg        jetstream.Msg
+	deliveries uint64
+	kind       string
+	revocation revocation.Revocation
+}
+
+// handle stores events and answers each: not stored → delivered again; stored →
+// acknowledged.
+func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
+	var events []understood
+	var revocations []revocation.Revocation
+	for _, msg := range msgs {
+		if e, ok := l.handleTokenRevocation(ctx, msg); ok {
+			events, revocations = append(events, e), append(revocations, e.revocation)
+		}
+	}
+	outcomes := l.writer.Put(ctx, revocations...)
+	for i, outcome := range outcomes {
+		l.answer(ctx, events[i], outcome)
+	}
+	if i := slices.IndexFunc(outcomes, func(o Outcome) bool { return o.Err != nil }); i >= 0 {
+		l.log.WithError(outcomes[i].Err).WithField("events", len(events)).
+			Warn("Events are not stored, they will be delivered again")
+	}
+}
+
 // handleTokenRevocation decides what becomes of one event: malformed → dead
-// letter and terminated; not stored → delivered again; stored → acknowledged.
-func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg) {
+// letter and terminated; expired → acknowledged and dropped; else it is to be
+// stored.
+func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg) (e understood, ok bool) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		l.log.WithError(err).Error("An event has no metadata")
-		return // delivered again after ackWait
+		return e, false // delivered again after ackWait
 	}
 	state, event, err := decode(msg)
 	if err != nil {
 		l.log.WithFields(logrus.Fields{"subject": msg.Subject(), "reason": err}).Error("Event goes to the dead letters")
-		l.bury(ctx, msg, meta, err)
-		return
+		l.bury(ctx, msg, err)
+		return e, false
 	}
 	l.log.Info("Event ", event.Type, " is received")
 	l.log.Debug("RevokedToken: ", masked, ", Token Type: ", event.Type)
 	r := event.Revocation(state, meta.Timestamp, l.hub.cfg.UnknownLife)
 	if r.Expired(l.hub.cfg.Now(), l.hub.cfg.Grace) {
 		l.finish(msg, event.Type, outcomeExpired, msg.Ack())
-		return
+		return e, false
 	}
-	changed, err := l.writer.put(ctx, r)
-	switch {
-	case permanent(err) && meta.NumDelivered >= l.hub.cfg.MaxDeliveries:
-		l.log.WithError(err).WithField("deliveries", meta.NumDelivered).Error("Event cannot be stored")
-		l.bury(ctx, msg, meta, fmt.Errorf("not stored after %d deliveries: %w", meta.NumDelivered, err))
-	case err != nil:
-		l.log.WithError(err).Warn("Event is not stored, it will be delivered again")
-		l.finish(msg, event.Type, outcomeRetried, msg.NakWithDelay(nakDelay))
-	case !changed:
-		l.finish(msg, event.Type, outcomeDuplicate, msg.Ack())
-	default:
-		l.finish(msg, event.Type, outcomeStored, msg.Ack())
-	}
+	return understood{msg, meta.NumDelivered, event.Type, r}, true
 }
 
-// permanent says whether another try cannot help. An outage is none: deliveries
-// count what was handed back untried as well, and a revocation that waits in
-// INGEST is worth more than one among the dead letters.
-func permanent(err error) bool {
-	var api *jetstream.APIError
-	return errors.Is(err, ErrRecord) || errors.As(err, &api) && api.Code == 400 && !conflict(err)
+func (l *Listener) answer(ctx context.Context, e understood, o Outcome) {
+	switch {
+	case permanent(o.Err) && e.deliveries >= l.hub.cfg.MaxDeliveries:
+		l.log.WithError(o.Err).WithField("deliveries", e.deliveries).Error("Event cannot be stored")
+		l.bury(ctx, e.msg, fmt.Errorf("not stored after %d deliveries: %w", e.deliveries, o.Err))
+	case o.Err != nil:
+		l.finish(e.msg, e.kind, outcomeRetried, e.msg.NakWithDelay(nakDelay))
+	case !o.Changed:
+		l.finish(e.msg, e.kind, outcomeDuplicate, e.msg.Ack())
+	default:
+		l.finish(e.msg, e.kind, outcomeStored, e.msg.Ack())
+	}
 }
 
 // masked stands for every token that a log line mentions, whatever its length.
@@ -182,9 +225,9 @@ func decode(msg jetstream.Msg) (revocation.State, Event, error) {
 	return 0, Event{}, malformed("events on %s are not handled yet", msg.Subject())
 }
 
-func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) {
+func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, reason error) {
 	if err := l.hub.bury(ctx, msg.Subject(), msg.Data(), reason.Error()); err != nil {
-		l.log.WithError(err).WithField("sequence", meta.Sequence.Stream).Error("Event cannot be buried, it will be delivered again")
+		l.log.WithError(err).Error("Event cannot be buried, it will be delivered again")
 		l.finish(msg, "", outcomeRetried, msg.NakWithDelay(nakDelay))
 		return
 	}

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
 
 	"revocation-adapter/revocation"
 )
@@ -15,83 +19,296 @@ import (
 // ErrConflict means that other writers were faster, every time.
 var ErrConflict = errors.New("other writers were faster")
 
-// maxTries bounds how often a write is tried against other writers of the same
-// key; each try that fails means that another one succeeded.
-const maxTries = 16
+// How the log is written.
+const (
+	// maxTries bounds how often a write is tried against other writers of the
+	// same key; each try that fails means that another one succeeded.
+	maxTries = 16
+	// writeTimeout bounds the tries while the hub does not answer.
+	writeTimeout = 10 * time.Second
+	// MaxBatch is how many messages the hub takes in one atomic batch.
+	MaxBatch = 1000
+	// minBatch is from how many on a batch, for which the hub makes files, is
+	// faster than as many messages at the same time (measured, synced).
+	minBatch = 16
+	// maxBatches bounds the batches in flight; the hub takes 50 per stream, from
+	// all replicas together.
+	maxBatches = 8
+	// maxRequests bounds how many records are read or written at the same time.
+	maxRequests = 32
 
-// writer is the one door into the log.
-type writer struct {
+	firstPause = 50 * time.Millisecond // between two tries, doubled each time
+)
+
+// Writer is the one door into the log. Any number of goroutines may use it.
+type Writer struct {
 	hub *Hub
 	log *revocation.Log // what this replica knows already
 }
 
-// put merges r into the record of its key by compare-and-set. Changed is false
-// where the record says all of it already: then nothing was written and no
-// version taken.
-func (w writer) put(ctx context.Context, r revocation.Revocation) (changed bool, err error) {
+// NewWriter returns a writer for a replica that knows what log says.
+func NewWriter(hub *Hub, log *revocation.Log) *Writer { return &Writer{hub, log} }
+
+// Outcome is what became of a revocation that was put into the log.
+type Outcome struct {
+	Changed bool  // false: the log said all of it already
+	Err     error // not nil: it is not known to be in the log; putting it again is safe
+}
+
+// Put merges revocations into the records of their keys by compare-and-set, many
+// in one atomic batch, and returns what became of each. What the log says already
+// is not written again, and takes no version. While the hub does not answer it
+// tries again, for ten seconds per batch: a write that was stored though its
+// answer was lost is found there.
+func (w *Writer) Put(ctx context.Context, rs ...revocation.Revocation) []Outcome {
+	outcomes := make([]Outcome, len(rs))
+	keys, of := group(rs)
+	for batch := range slices.Chunk(keys, MaxBatch) {
+		batchCtx, cancel := context.WithTimeout(ctx, writeTimeout)
+		w.writeAll(batchCtx, batch)
+		cancel()
+	}
+	for i, at := range of {
+		outcomes[i] = Outcome{at.write.Changed && at.adds, at.write.Err}
+	}
+	return outcomes
+}
+
+// write is the record of one key on its way into the log.
+type write struct {
+	subject string
+	want    revocation.Revocation // all that was given for the key
+	record  revocation.Revocation // want merged with what is stored at last
+	last    uint64                // sequence that the record must replace; 0: there is none
+	stored  bool                  // something is, or may be: read it first
+	same    bool                  // what is stored says all of want
+	Outcome
+}
+
+// given says where a revocation went.
+type given struct {
+	write *write
+	adds  bool // it says more than those of the same key before it
+}
+
+// group joins what is of the same key.
+func group(rs []revocation.Revocation) ([]*write, []given) {
+	var keys []*write
+	of := make([]given, 0, len(rs))
+	bySubject := make(map[string]*write, len(rs))
+	for _, r := range rs {
+		subject := subjectOf(r.Domain, r.Digest)
+		k, known := bySubject[subject]
+		if !known {
+			k = &write{subject: subject, want: r}
+			bySubject[subject], keys = k, append(keys, k)
+			of = append(of, given{k, true})
+			continue
+		}
+		merged := revocation.Merge(k.want, r)
+		of = append(of, given{k, !revocation.Equal(merged, k.want)})
+		k.want = merged
+	}
+	return keys, of
+}
+
+// writeAll writes as one batch, or what is few one by one.
+func (w *Writer) writeAll(ctx context.Context, batch []*write) {
+	if len(batch) == 1 || len(batch) >= minBatch {
+		w.write(ctx, batch)
+		return
+	}
+	each(batch, func(k *write) { w.write(ctx, []*write{k}) })
+}
+
+// each calls do for each write, many at the same time.
+func each(batch []*write, do func(*write)) {
+	var group errgroup.Group
+	group.SetLimit(maxRequests)
+	for _, k := range batch {
+		group.Go(func() error {
+			do(k)
+			return nil
+		})
+	}
+	_ = group.Wait() // each write has its own error
+}
+
+// write puts a batch, in halves where it is refused whole for one of its writes.
+func (w *Writer) write(ctx context.Context, batch []*write) {
+	for _, k := range batch {
+		if _, _, known := w.log.Find(k.want.Domain, k.want.Key, k.want.Digest); known {
+			k.stored = true
+		}
+	}
+	pause := firstPause
+	for try := 1; ; try++ {
+		batch = w.read(ctx, batch)
+		if len(batch) == 0 {
+			return
+		}
+		err := w.publish(ctx, batch)
+		if err == nil {
+			for _, k := range batch {
+				k.Changed = true
+			}
+			return
+		}
+		for _, k := range batch {
+			k.stored = true // by another writer, or by this one if only the answer was lost
+		}
+		switch {
+		case len(batch) > 1 && (conflict(err) || permanent(err)):
+			half := len(batch) / 2
+			w.writeAll(ctx, batch[:half])
+			w.writeAll(ctx, batch[half:])
+			return
+		case permanent(err) || ctx.Err() != nil:
+			fail(batch, err)
+			return
+		case !conflict(err):
+			pause = w.wait(ctx, pause)
+		case try == maxTries:
+			fail(batch, ErrConflict)
+			return
+		}
+	}
+}
+
+func fail(batch []*write, err error) {
+	for _, k := range batch {
+		k.Err = err
+	}
+}
+
+func (w *Writer) wait(ctx context.Context, pause time.Duration) time.Duration {
+	select {
+	case <-time.After(pause):
+	case <-ctx.Done():
+	}
+	return min(2*pause, time.Second)
+}
+
+// read merges each write with what is stored, and returns those that would
+// change it.
+func (w *Writer) read(ctx context.Context, batch []*write) []*write {
+	each(batch, func(k *write) {
+		k.record, k.last, k.same = k.want, 0, false
+		if k.stored {
+			w.merge(ctx, k)
+		}
+	})
+	return slices.DeleteFunc(slices.Clone(batch), func(k *write) bool {
+		return k.Err != nil || k.same
+	})
+}
+
+// merge reads what is stored and merges it into the write.
+func (w *Writer) merge(ctx context.Context, k *write) {
+	var old revocation.Revocation
+	pause := firstPause
+	for {
+		msg, err := w.hub.log.GetLastMsgForSubject(ctx, k.subject)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return
+		case err == nil:
+			if old, err = decodeRecord(msg.Data); err != nil {
+				k.Err = fmt.Errorf("read the record: %w", err)
+				return
+			}
+			k.last, k.record = msg.Sequence, revocation.Merge(old, k.want)
+			k.same = revocation.Equal(k.record, old)
+			return
+		case ctx.Err() != nil:
+			k.Err = fmt.Errorf("read the record: %w", err)
+			return
+		}
+		pause = w.wait(ctx, pause)
+	}
+}
+
+// publish writes a batch whole or not at all: each record only if the sequence
+// that it was merged with is still the newest of its subject.
+func (w *Writer) publish(ctx context.Context, batch []*write) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	subject := subjectOf(r.Domain, r.Digest)
-	_, _, known := w.log.Find(r.Domain, r.Key, r.Digest)
-	for range maxTries {
-		merged, last := r, uint64(0)
-		if known {
-			old, seq, err := w.read(ctx, subject)
-			if err != nil {
-				return false, fmt.Errorf("read the record: %w", err)
-			}
-			if seq > 0 {
-				merged, last = revocation.Merge(old, r), seq
-				if revocation.Equal(merged, old) {
-					return false, nil
-				}
-			}
+	if len(batch) == 1 {
+		msg, err := w.message(batch[0])
+		if err != nil {
+			return err
 		}
-		err = w.publish(ctx, subject, merged, last)
-		if !conflict(err) {
-			return err == nil, err
-		}
-		known = true
+		return w.send(ctx, msg, batch[0].last)
 	}
-	return false, ErrConflict
+	select {
+	case w.hub.batches <- struct{}{}:
+		defer func() { <-w.hub.batches }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	id := nuid.Next()
+	for i, k := range batch {
+		msg, err := w.message(k)
+		if err != nil {
+			return err
+		}
+		msg.Header.Set(headerBatchID, id)
+		msg.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
+		if i == len(batch)-1 {
+			msg.Header.Set(headerBatchCommit, "1")
+			return w.send(ctx, msg, k.last)
+		}
+		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(k.last, 10))
+		if err := w.hub.conn.PublishMsg(msg); err != nil {
+			return fmt.Errorf("write a batch: %w", err)
+		}
+	}
+	return nil
 }
 
-// read returns the stored record of a subject and its sequence, 0 where there
-// is none.
-func (w writer) read(ctx context.Context, subject string) (revocation.Revocation, uint64, error) {
-	msg, err := w.hub.log.GetLastMsgForSubject(ctx, subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return revocation.Revocation{}, 0, nil
-	}
-	if err != nil {
-		return revocation.Revocation{}, 0, err
-	}
-	r, err := decodeRecord(msg.Data)
-	return r, msg.Sequence, err
-}
+// The headers of an atomic batch; the last message of it carries the commit, and
+// gets the answer.
+const (
+	headerBatchID       = "Nats-Batch-Id"
+	headerBatchSequence = "Nats-Batch-Sequence"
+	headerBatchCommit   = "Nats-Batch-Commit"
+)
 
-// publish writes r, if last is still the newest sequence of its subject.
-func (w writer) publish(ctx context.Context, subject string, r revocation.Revocation, last uint64) error {
-	data, err := encodeRecord(r)
+// message is a record as it is stored. Headers are stored with it and read by
+// every replica that starts: no more than needed.
+func (w *Writer) message(k *write) (*nats.Msg, error) {
+	data, err := encodeRecord(k.record)
 	if err != nil {
-		return fmt.Errorf("encode the record: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
-	if ttl := r.TTL(w.hub.cfg.Now(), w.hub.cfg.Grace); ttl > 0 {
+	msg := &nats.Msg{Subject: k.subject, Data: data, Header: nats.Header{}}
+	if ttl := k.record.TTL(w.hub.cfg.Now(), w.hub.cfg.Grace); ttl > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(ttl, 10))
 	}
-	// Headers are stored with the record and read by every replica that starts:
-	// no more than needed.
-	_, err = w.hub.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(last))
-	if err != nil {
+	return msg, nil
+}
+
+func (w *Writer) send(ctx context.Context, msg *nats.Msg, last uint64) error {
+	if _, err := w.hub.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(last)); err != nil {
 		return fmt.Errorf("write the record: %w", err)
 	}
 	return nil
 }
 
-// conflict says whether another writer changed the subject meanwhile.
+// conflict says whether another writer changed a subject meanwhile.
 func conflict(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
 		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// codeBatchIncomplete: a message of the batch did not reach the hub.
+const codeBatchIncomplete = 10176
+
+// permanent says whether another try cannot help. An outage is none: a
+// revocation that waits in INGEST is worth more than one among the dead letters.
+func permanent(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, ErrRecord) || errors.Is(err, nats.ErrMaxPayload) ||
+		errors.As(err, &api) && api.Code == 400 && api.ErrorCode != codeBatchIncomplete && !conflict(err)
 }
