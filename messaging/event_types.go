@@ -114,7 +114,7 @@ func (e *Event) readToken(p payload) error {
 }
 
 // setID takes the jti, or reads it from a whole JWT, of which nothing else is
-// kept.
+// kept. The later expiry counts, the event's or the token's own.
 func (e *Event) setID(token string, kind revocation.Kind) error {
 	if claims, err := revocation.ReadJWT(token); err == nil {
 		token = claims.ID
@@ -122,12 +122,21 @@ func (e *Event) setID(token string, kind revocation.Kind) error {
 	} else if !errors.Is(err, revocation.ErrNotJWT) {
 		return malformed("revokedToken: %v", err)
 	}
+	if wholeJWT(token) {
+		return malformed("revokedToken: %v", revocation.ErrNotJWT)
+	}
 	if err := revocation.CheckKey(token); err != nil {
 		return malformed("revokedToken: %v", err)
 	}
 	e.Domain, e.Kind, e.Key = revocation.DomainToken, kind, token
 	e.Digest = revocation.DigestOf(revocation.DomainToken, token)
 	return nil
+}
+
+// wholeJWT says whether a key looks like a whole JWT or JWE: what could not be
+// read of one would be kept and served, and may be a secret.
+func wholeJWT(key string) bool {
+	return strings.HasPrefix(strings.TrimSpace(key), "eyJ") && strings.Count(key, ".") >= 2
 }
 
 // OpaqueDigest is the digest of an opaque token, which may also be given by the

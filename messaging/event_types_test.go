@@ -78,6 +78,7 @@ func TestDecodeEventToken(t *testing.T) {
 		{"a whole JWT that expires after the event says", `"revokedToken":"` + accessToken + `","type":"JWT","expiryTime":1619855895000`, until(token(accessTokenID, revocation.KindJWT, "JWT"), 1619855896000, revocation.Dated)},
 		{"a whole padded API key", `"revokedToken":"` + apiKey + `","type":"API_KEY"`, until(token(apiKeyID, revocation.KindAPIKey, "API_KEY"), revocation.Never, revocation.Forever)},
 		{"three words are a jti", `"revokedToken":"a.b.c","type":"JWT"`, token("a.b.c", revocation.KindJWT, "JWT")},
+		{"a jti that begins like a JWT", `"revokedToken":"eyJ.b","type":"JWT"`, token("eyJ.b", revocation.KindJWT, "JWT")},
 		{"an opaque token by its served name", `"revokedToken":"` + served + `"`, opaque("abc", "Default")},
 		{"an opaque token that begins like one", `"revokedToken":"` + reserved + `"`, opaque(reserved, "Default")},
 		{"an opaque token that is a JWT", `"revokedToken":"` + accessToken + `"`, opaque(accessToken, "Default")},
@@ -209,6 +210,7 @@ func TestDecodeEventRefusesWithoutQuoting(t *testing.T) {
 	b64 := base64.StdEncoding.EncodeToString([]byte(`{"consumer_key":"` + secret + `","revocationTime":"1716000000000"}`))
 	enc := base64.RawURLEncoding.EncodeToString
 	noID := enc([]byte(`{"alg":"RS256"}`)) + "." + enc([]byte(`{"sub":"`+secret+`"}`)) + "." + secret
+	nested := enc([]byte(`{"alg":"RS256"}`)) + "." + enc([]byte(`{"jti":"eyJ.`+secret+`.x.y"}`)) + ".x"
 	tests := []struct{ name, event string }{
 		{"nothing", ``},
 		{"no JSON", secret},
@@ -235,6 +237,11 @@ func TestDecodeEventRefusesWithoutQuoting(t *testing.T) {
 		{"a jti that names a digest", string(payloadData(`"revokedToken":"sha256:` + secret + `","type":"JWT"`))},
 		{"a jti that is too long", string(payloadData(`"revokedToken":"` + secret + strings.Repeat("x", 2048) + `","type":"JWT"`))},
 		{"a JWT without jti", string(payloadData(`"revokedToken":"` + noID + `","type":"JWT"`))},
+		{"a damaged JWT", string(payloadData(`"revokedToken":"eyJ.` + secret + `.x","type":"JWT"`))},
+		{"a damaged API key", string(payloadData(`"revokedToken":"eyJ.` + secret + `.x","type":"API_KEY"`))},
+		{"a damaged JWT after a blank", string(payloadData(`"revokedToken":" ` + accessToken + `","type":"JWT"`))},
+		{"an encrypted JWT", string(payloadData(`"revokedToken":"eyJ.a.b.` + secret + `.c","type":"JWT"`))},
+		{"a JWT whose jti looks like one", string(payloadData(`"revokedToken":"` + nested + `","type":"JWT"`))},
 		{"an unknown type", string(payloadData(tokenMember + `,"type":"` + secret + `"`))},
 		{"a type that is a list", string(payloadData(tokenMember + `,"type":["JWT"]`))},
 		{"a rule of a client", string(payloadData(`"revokedToken":"` + b64 + `","type":"consumer_app_revocation_event"`))},
@@ -263,7 +270,7 @@ func TestDecodeEventRefusesWithoutQuoting(t *testing.T) {
 			if !errors.Is(err, messaging.ErrEvent) {
 				t.Fatalf("got %+v, %v, want it refused", e, err)
 			}
-			for _, quoted := range []string{secret, b64[:16], noID[:16]} {
+			for _, quoted := range []string{secret, b64[:16], noID[:16], accessToken[:16]} {
 				if strings.Contains(err.Error(), quoted) {
 					t.Errorf("the error quotes the event: %v", err)
 				}
@@ -280,6 +287,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(payloadData(`"revokedToken":"` + accessToken + `","type":"JWT","expiryTime":"1628175421"`))
 	f.Add(payloadData(`"revokedToken":"` + apiKey + `","type":"API_KEY","expiryTime":9223372036854775807`))
 	f.Add(payloadData(`"revokedToken":"s3cr3t","expiryTime":92233720368547758080`))
+	f.Add(payloadData(`"revokedToken":"eyJ.s3cr3t.x","type":"JWT"`))
 	f.Add(payloadData(`"revokedToken":{"a":"s3cr3t"},"type":"s3cr3t","eventId":"s3cr3t"`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := messaging.DecodeEvent(data, messaging.StatusRevoked)
