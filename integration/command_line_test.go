@@ -27,6 +27,10 @@ func TestCommandLine(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("[hub]\nlissten = 1\n[xds]\nlisten = \"nonsense\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	away := filepath.Join(t.TempDir(), "away.toml")
+	if err := os.WriteFile(away, []byte("[hub]\nmode = \"external\"\nurls = [\"nats://bob:hunter2@127.0.0.1:1\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name   string
 		args   []string
@@ -47,6 +51,8 @@ func TestCommandLine(t *testing.T) {
 		{"approve", []string{"approve", "cli-1"}, 0, "Re-approved cli-1 ", ""},
 		{"an unknown type", []string{"revoke", "x", "--type", "SAML"}, 2, "", "--type must be JWT, API_KEY or Default"},
 		{"an unreadable time", []string{"revoke", "x", "--expires-at", "tomorrow"}, 2, "", "--expires-at must be"},
+		{"a time that is past", []string{"revoke", "x", "--expires-at", "2021-01-01T00:00:00Z"}, 2, "", "the token expired at 2021-01-01T00:00:00Z"},
+		{"a JWT that has expired", []string{"revoke", accessToken}, 2, "", "nothing was sent"},
 		{"two times", []string{"revoke", "x", "--expires-at", "never", "--expires-in", "1h"}, 2, "", "expires-at"},
 		{"what looks like a JWT and is none", []string{"revoke", "a.b.c"}, 2, "", "not a JWT"},
 		{"no token", []string{"revoke"}, 2, "", "--help"},
@@ -59,6 +65,7 @@ func TestCommandLine(t *testing.T) {
 		{"a wrong configuration", []string{"--config", wrong, "config", "check"}, 2, "", "lissten"},
 		{"the version", []string{"version"}, 0, "revocation-adapter ", ""},
 		{"an adapter that does not run", []string{"--config", stopped.config, "revoke", "x"}, 3, "", "start the adapter"},
+		{"a hub out of reach", []string{"--config", away, "revoke", "x"}, 3, "", "nats://bob:********@127.0.0.1:1"},
 		{"watch nobody", []string{"--config", stopped.config, "watch", "--count", "1"}, 3, "", "is the adapter running?"},
 		{"watch from where", []string{"watch", "--from", "abc"}, 2, "", "--from must be a version"},
 		{"watch with half of TLS", []string{"watch", "--cert", "gw.pem", "--key", "gw.key"}, 2, "", "need --ca"},
@@ -69,6 +76,9 @@ func TestCommandLine(t *testing.T) {
 			code, stdout, stderr := a.run(t, tt.args...)
 			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
 				t.Errorf("exit %d (want %d), stdout %q (want %q), stderr %q (want %q)", code, tt.code, stdout, tt.stdout, stderr, tt.stderr)
+			}
+			if strings.Contains(stdout+stderr, "hunter2") {
+				t.Errorf("it shows a password: %s%s", stdout, stderr)
 			}
 		})
 	}
