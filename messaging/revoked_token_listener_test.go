@@ -300,6 +300,31 @@ func TestStopFinishesWhatWasBegun(t *testing.T) {
 	}
 }
 
+// A whole JWT is a secret: its jti and expiry are read, and nothing else of it
+// is kept. What looks like one and cannot be read is no jti either.
+func TestWholeJWTs(t *testing.T) {
+	t.Parallel()
+	r := start(t, embedded(t))
+	enc := base64.RawURLEncoding.EncodeToString
+	expiry := time.Now().Add(time.Hour).Truncate(time.Second)
+	whole := enc([]byte(`{"alg":"RS256"}`)) + "." + enc(fmt.Appendf(nil, `{"jti":"jti-1","exp":%d}`, expiry.Unix())) + "." + secret
+	r.publish(t, messaging.SubjectRevocation, fields{"revokedToken": whole, "type": "JWT"}.event())
+	r.publish(t, messaging.SubjectRevocation, fields{"revokedToken": strings.Replace(whole, ".", ".!", 1), "type": "JWT"}.event())
+	r.settle(t)
+	if rec, _ := r.record(t, revocation.DomainToken, "jti-1"); rec.GetExpiryMillis() != expiry.UnixMilli() ||
+		rec.GetLifetime() != revocationv1.Lifetime_LIFETIME_DATED {
+		t.Errorf("stored %v, want it until %s", rec, expiry)
+	}
+	letters := r.deadLetters(t)
+	if len(letters) != 1 || !strings.Contains(letters[0].Reason, "not a JWT") || len(r.held()) != 1 {
+		t.Errorf("dead letters %v, held %v", letters, r.held())
+	}
+	kept := fmt.Sprint(r.content(t, messaging.LogStream), r.content(t, messaging.DeadLetterStream), r.book.text())
+	if strings.Contains(kept, secret) || strings.Contains(kept, whole[:20]) {
+		t.Errorf("a token is kept or logged: %s", kept)
+	}
+}
+
 func TestRulesAreNoTokens(t *testing.T) {
 	t.Parallel()
 	r := start(t, embedded(t))

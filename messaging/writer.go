@@ -302,13 +302,19 @@ func conflict(err error) bool {
 		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// codeBatchIncomplete: a message of the batch did not reach the hub.
-const codeBatchIncomplete = 10176
+// Faults that have the code of a bad request, and are none.
+const (
+	codeAccountFull     jetstream.ErrorCode = 10002
+	codeBatchIncomplete jetstream.ErrorCode = 10176 // a message of it did not reach the hub
+)
 
 // permanent says whether another try cannot help. An outage is none: a
 // revocation that waits in INGEST is worth more than one among the dead letters.
 func permanent(err error) bool {
+	if errors.Is(err, ErrRecord) || errors.Is(err, nats.ErrMaxPayload) {
+		return true
+	}
 	var api *jetstream.APIError
-	return errors.Is(err, ErrRecord) || errors.Is(err, nats.ErrMaxPayload) ||
-		errors.As(err, &api) && api.Code == 400 && api.ErrorCode != codeBatchIncomplete && !conflict(err)
+	return errors.As(err, &api) && api.Code == 400 && !conflict(err) &&
+		api.ErrorCode != codeAccountFull && api.ErrorCode != codeBatchIncomplete
 }
