@@ -113,6 +113,21 @@ func TestVersionAheadOfThisReplicaWaitsForIt(t *testing.T) {
 	}
 }
 
+func TestWaitForTheHeadSurvivesAskingForEverything(t *testing.T) {
+	t.Parallel()
+	for _, s := range services {
+		t.Run(s.name, func(t *testing.T) {
+			w := start(t)
+			w.hub.Store(1002)
+			c := w.subscribe(t, s, "1002", "a")
+			c.ask("", "*")
+			c.quiet(50 * time.Millisecond) // until the server has taken both
+			w.revoke("a", "b")
+			c.gets("a", "b")
+		})
+	}
+}
+
 // A late ACK of another stream's response must not take away the answer that
 // the first request waits for.
 func TestWaitForTheHeadSurvivesAForeignACK(t *testing.T) {
