@@ -242,7 +242,7 @@ func TestStreamsThatEndDuringPublications(t *testing.T) {
 	t.Run("before their turn", func(t *testing.T) {
 		w := start(t)
 		for range 3 { // whose turn takes long
-			follows(t, w.subscribe(t, streamTokens, "", append(fortyThousand(), "x")...))
+			follows(t, w.subscribe(t, streamTokens, "", append(uuids(1, 5_000), "x")...))
 		}
 		endDuringPublications(t, w, []string{"*", "x"}, "x", "y")
 	})
