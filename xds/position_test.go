@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,11 +118,14 @@ func TestWaitForTheHeadSurvivesAskingForEverything(t *testing.T) {
 	t.Parallel()
 	for _, s := range services {
 		t.Run(s.name, func(t *testing.T) {
-			w := start(t)
-			w.hub.Store(1002)
+			var asked atomic.Int64 // once for each request
+			w := start(t, func(c *xds.Config) {
+				c.Last = func(context.Context) (uint64, error) { asked.Add(1); return 1002, nil }
+			})
 			c := w.subscribe(t, s, "1002", "a")
 			c.ask("", "*")
-			c.quiet(50 * time.Millisecond) // until the server has taken both
+			until(t, "the server has taken both", func() bool { return asked.Load() == 2 })
+			c.quiet(50 * time.Millisecond)
 			w.revoke("a", "b")
 			c.gets("a", "b")
 		})
