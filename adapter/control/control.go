@@ -27,7 +27,7 @@ type Status struct {
 	Confirmed   uint64 `json:"confirmed"`              // version that the hub's leader confirmed last
 	ConfirmedAt string `json:"confirmed_at,omitempty"` // when, RFC 3339
 
-	Note    string `json:"note,omitempty"`   // what could not be verified
+	Note string `json:"note,omitempty"` // what could not be verified
 }
 
 // Config says what the control port tells.
