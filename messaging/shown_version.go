@@ -29,7 +29,7 @@ func readShownVersion(path string) (shownVersion, error) {
 	}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, os.MkdirAll(filepath.Dir(path), 0o700)
+		return s, nil
 	}
 	if err != nil {
 		return s, err
@@ -46,6 +46,9 @@ func (s *shownVersion) raise(version uint64, atOnce bool) error {
 		return nil
 	}
 	s.written = time.Now()
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return err
+	}
 	if err := writeSecret(s.path, strconv.FormatUint(version, 10)); err != nil {
 		return err
 	}
