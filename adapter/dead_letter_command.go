@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -17,9 +19,9 @@ import (
 func deadLetterCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "deadletter",
-		Short: "Look at events that could not be understood",
+		Short: "Look at events that could not be understood or stored, replay or purge them",
 	}
-	c.AddCommand(deadLetterList(s), deadLetterShow(s))
+	c.AddCommand(deadLetterList(s), deadLetterShow(s), deadLetterReplay(s), deadLetterPurge(s))
 	return c
 }
 
@@ -71,13 +73,21 @@ func deadLetterShow(s *settings) *cobra.Command {
 came, and may hold a token: take care where you paste it.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			number, err := strconv.ParseUint(args[0], 10, 64)
+			number, err := deadLetterNumber(args[0])
 			if err != nil {
-				return exitError{exitUsage, fmt.Errorf("%q is not a number: take one from 'adapter deadletter list'", args[0])}
+				return exitError{exitUsage, err}
 			}
 			return s.withHub(func(conn *nats.Conn) error { return showDeadLetter(c, conn, number) })
 		},
 	}
+}
+
+func deadLetterNumber(text string) (uint64, error) {
+	number, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number: take one from 'adapter deadletter list'", text)
+	}
+	return number, nil
 }
 
 func showDeadLetter(c *cobra.Command, conn *nats.Conn, number uint64) error {
@@ -106,6 +116,136 @@ func printable(event []byte) string {
 		}
 	}
 	return quoted
+}
+
+func deadLetterReplay(s *settings) *cobra.Command {
+	var which selection
+	c := &cobra.Command{
+		Use:   "replay <number>...|--all",
+		Short: "Publish the events of dead letters again",
+		Long: `Publish the events of dead letters again, as they are kept, each to the subject to
+which it first came. A dead letter is removed when the hub has stored its event.
+
+This helps when the cause is gone: the event could not be stored, or the adapter
+of that time did not know its type. An event that is still not understood becomes
+a new dead letter: see 'adapter deadletter list' afterwards. An opaque token is
+revoked by its digest, and no event overturns what came after it.`,
+		Args: usage(which.args),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return s.withHub(func(conn *nats.Conn) error {
+				return which.each(c, conn, func(d messaging.DeadLetter) (string, error) {
+					sequence, err := messaging.Replay(c.Context(), conn, d)
+					return fmt.Sprintf("Replayed %d (stored as %d in %s)", d.Sequence, sequence, messaging.IngestStream), err
+				})
+			})
+		},
+	}
+	c.Flags().BoolVar(&which.all, "all", false, "all that there are now")
+	return c
+}
+
+func deadLetterPurge(s *settings) *cobra.Command {
+	var which selection
+	var age time.Duration
+	c := &cobra.Command{
+		Use:   "purge <number>...|--all [--older-than 24h]",
+		Short: "Remove dead letters for good",
+		Long: `Remove dead letters for good. What they asked for is then not done, unless it is
+published again.`,
+		Args: usage(which.args),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if age != 0 && !which.all || age < 0 {
+				return exitError{exitUsage, errors.New("--older-than must be positive, and needs --all")}
+			}
+			return s.withHub(func(conn *nats.Conn) error { return purgeDeadLetters(c, conn, which, age) })
+		},
+	}
+	c.Flags().BoolVar(&which.all, "all", false, "all that there are now")
+	c.Flags().DurationVar(&age, "older-than", 0, "with --all: only those that are dead letters for longer, such as 24h")
+	return c
+}
+
+func purgeDeadLetters(c *cobra.Command, conn *nats.Conn, which selection, age time.Duration) error {
+	if !which.all {
+		return which.each(c, conn, func(d messaging.DeadLetter) (string, error) {
+			return fmt.Sprint("Purged ", d.Sequence), messaging.RemoveDeadLetter(c.Context(), conn, d.Sequence)
+		})
+	}
+	var before time.Time
+	if age > 0 {
+		before = time.Now().Add(-age)
+	}
+	n, err := messaging.PurgeDeadLetters(c.Context(), conn, before)
+	if err != nil {
+		return exitError{exitUnreachable, fmt.Errorf("purge the dead letters: %w; run the command again", err)}
+	}
+	_, err = fmt.Fprintln(c.OutOrStdout(), "Dead letters purged:", n)
+	return err
+}
+
+// selection is the dead letters that the command line names.
+type selection struct {
+	all     bool
+	numbers []uint64
+}
+
+// args reads the arguments. The flags are known by then.
+func (w *selection) args(_ *cobra.Command, args []string) error {
+	if w.all == (len(args) > 0) {
+		return errors.New("either numbers, as 'adapter deadletter list' shows them, or --all must be given")
+	}
+	for _, arg := range args {
+		number, err := deadLetterNumber(arg)
+		if err != nil {
+			return err
+		}
+		w.numbers = append(w.numbers, number)
+	}
+	return nil
+}
+
+func (w selection) letters(ctx context.Context, conn *nats.Conn) iter.Seq2[messaging.DeadLetter, error] {
+	if w.all {
+		return messaging.DeadLetters(ctx, conn)
+	}
+	return func(yield func(messaging.DeadLetter, error) bool) {
+		for _, number := range w.numbers {
+			if !yield(messaging.FindDeadLetter(ctx, conn, number)) {
+				return
+			}
+		}
+	}
+}
+
+// each does something to each dead letter and prints what was done. One to which
+// it cannot be done keeps no other from its turn.
+func (w selection) each(c *cobra.Command, conn *nats.Conn, do func(messaging.DeadLetter) (string, error)) error {
+	var failed []error
+	n := 0
+	for d, err := range w.letters(c.Context(), conn) {
+		n++
+		var done string
+		if err == nil {
+			done, err = do(d)
+		}
+		switch {
+		case errors.Is(err, messaging.ErrNoDeadLetter):
+			failed = append(failed, exitError{exitNotFound, fmt.Errorf("%w; see 'adapter deadletter list'", err)})
+		case errors.Is(err, messaging.ErrIncomplete):
+			failed = append(failed, exitError{exitFailed, fmt.Errorf(
+				"%w; have it published again, then 'adapter deadletter purge %d'", err, d.Sequence)})
+		case err != nil:
+			return exitError{exitUnreachable, fmt.Errorf("%w; run the command again", err)}
+		default:
+			if _, err := fmt.Fprintln(c.OutOrStdout(), done); err != nil {
+				return err
+			}
+		}
+	}
+	if n == 0 {
+		fmt.Fprintln(c.OutOrStdout(), "No dead letters.") //nolint:errcheck // there was nothing to do
+	}
+	return errors.Join(failed...)
 }
 
 func (s *settings) withHub(do func(*nats.Conn) error) error {

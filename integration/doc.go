@@ -25,4 +25,5 @@
 //	21 KilledAtAnyMoment        kill -9 under load, again and again: what was acknowledged is there, no version is lower
 //	22 RestoredBackup           a log that went back is refused, rebased, and every gateway converges
 //	23 UpgradeAndBack           a replica of the next format beside those of this one, under load, and back
+//	24 Replay                    a dead letter is published again and makes its revocation, or is purged for good
 package integration

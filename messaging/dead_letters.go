@@ -200,14 +200,14 @@ func RemoveDeadLetter(ctx context.Context, conn *nats.Conn, sequence uint64) err
 }
 
 // PurgeDeadLetters removes for good the dead letters that were stored before a
-// time, and returns how many.
+// time, all that there are if it is zero, and returns how many.
 func PurgeDeadLetters(ctx context.Context, conn *nats.Conn, before time.Time) (removed int, err error) {
 	var last uint64
 	for d, err := range DeadLetters(ctx, conn) {
 		if err != nil {
 			return 0, err
 		}
-		if !d.Time.Before(before) {
+		if !before.IsZero() && !d.Time.Before(before) {
 			break
 		}
 		removed, last = removed+1, d.Sequence
