@@ -92,8 +92,12 @@ func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 		return err
 	}
 	defer controlListener.Close() //nolint:errcheck // closed already once it was served
-	if controlListener, err = secure(controlListener, cfg.Control.TLS); err != nil {
-		return exitError{exitUsage, fmt.Errorf("control.tls: %w", err)}
+	controlTLS, err := serverTLS("control.tls", cfg.Control.TLS, log)
+	if err != nil {
+		return err
+	}
+	if controlTLS != nil {
+		controlListener = tls.NewListener(controlListener, controlTLS)
 	}
 
 	r := &replica{
@@ -124,7 +128,11 @@ func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 // followHub opens the hub and follows it. Until it is open, gateways and probes
 // are told that the adapter is not ready.
 func (r *replica) followHub(ctx context.Context) error {
-	hub, err := messaging.Open(ctx, hubConfig(r.cfg, r.log))
+	cfg, err := hubConfig(r.cfg, r.log)
+	if err != nil {
+		return err
+	}
+	hub, err := messaging.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -173,9 +181,9 @@ func tuneMemory(ctx context.Context, complete <-chan struct{}) error {
 }
 
 func (r *replica) newServer() (*xds.Server, error) {
-	tlsConfig, err := serverTLS(r.cfg.XDS.TLS)
+	tlsConfig, err := serverTLS("xds.tls", r.cfg.XDS.TLS, r.log)
 	if err != nil {
-		return nil, exitError{exitUsage, fmt.Errorf("xds.tls: %w", err)}
+		return nil, err
 	}
 	return xds.New(xds.Config{
 		Revocations: r.revocations, Grace: time.Duration(r.cfg.Revocation.Grace),
@@ -229,12 +237,4 @@ func listen(address, key string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: %w; is another adapter running?", key, err)
 	}
 	return lis, nil
-}
-
-func secure(lis net.Listener, t config.ServerTLS) (net.Listener, error) {
-	cfg, err := serverTLS(t)
-	if err != nil || cfg == nil {
-		return lis, err
-	}
-	return tls.NewListener(lis, cfg), nil
 }

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -32,7 +29,7 @@ func (s *settings) load() (config.Config, error) {
 }
 
 // hubConfig turns the file's sections into what package messaging wants.
-func hubConfig(cfg config.Config, log logrus.FieldLogger) messaging.Config {
+func hubConfig(cfg config.Config, log logrus.FieldLogger) (messaging.Config, error) {
 	m := messaging.Config{
 		VersionFile: filepath.Clean(cfg.Hub.Store) + ".version",
 		Limits: messaging.Limits{
@@ -45,13 +42,12 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger) messaging.Config {
 	}
 	if cfg.Hub.Mode == config.ModeExternal {
 		m.External = externalHub(cfg.Hub)
-		return m
+		return m, nil
 	}
-	m.Embedded = &messaging.EmbeddedConfig{
-		Listen: cfg.Hub.Listen, Store: cfg.Hub.Store,
-		CA: cfg.Hub.TLS.CA, Cert: cfg.Hub.TLS.Cert, Key: cfg.Hub.TLS.Key,
-	}
-	return m
+	files := config.ServerTLS{Cert: cfg.Hub.TLS.Cert, Key: cfg.Hub.TLS.Key, ClientCA: cfg.Hub.TLS.CA}
+	tlsConfig, err := serverTLS("hub.tls", files, log)
+	m.Embedded = &messaging.EmbeddedConfig{Listen: cfg.Hub.Listen, Store: cfg.Hub.Store, TLS: tlsConfig}
+	return m, err
 }
 
 func externalHub(h config.Hub) messaging.ExternalConfig {
@@ -104,36 +100,4 @@ func dialable(listen string) string {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// serverTLS builds the TLS side of a listener, nil for plaintext. A client CA
-// makes a client certificate mandatory.
-func serverTLS(t config.ServerTLS) (*tls.Config, error) {
-	if t.Cert == "" {
-		return nil, nil //nolint:nilnil // nil is plaintext
-	}
-	cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", t.Cert, err)
-	}
-	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	if t.ClientCA != "" {
-		if cfg.ClientCAs, err = pool(t.ClientCA); err != nil {
-			return nil, err
-		}
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return cfg, nil
-}
-
-func pool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %w", path, errors.New("no certificate in it"))
-	}
-	return p, nil
 }

@@ -3,6 +3,7 @@ package messaging
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,9 +25,9 @@ import (
 
 // EmbeddedConfig is the NATS server inside the adapter.
 type EmbeddedConfig struct {
-	Listen        string // host:port; port 0 takes a free one
-	Store         string // directory of its own
-	CA, Cert, Key string // PEM files; CA asks clients for a certificate
+	Listen string      // host:port; port 0 takes a free one
+	Store  string      // directory of its own
+	TLS    *tls.Config // nil: plaintext
 }
 
 // The files beside the JetStream store.
@@ -148,13 +149,8 @@ func (e *embeddedServer) options(cfg EmbeddedConfig) (*server.Options, error) {
 	}
 	opts.Host, opts.Port = host, port
 	opts.StreamMaxBufferedMsgs, opts.StreamMaxBufferedSize = maxBufferedEvents, maxBufferedBytes
-	opts.NoSigs = true
-	if cfg.Cert != "" {
-		opts.TLSConfig, err = server.GenTLSConfig(&server.TLSConfigOpts{
-			CertFile: cfg.Cert, KeyFile: cfg.Key, CaFile: cfg.CA, Verify: cfg.CA != "", Timeout: 5,
-		})
-	}
-	return opts, err
+	opts.TLSConfig, opts.NoSigs = cfg.TLS, true
+	return opts, nil
 }
 
 // embeddedConfig bounds the store by the disk alone: left out, max_file_store is

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"revocation-adapter/config"
+)
+
+// selfSigned writes a certificate of that name with its key over what is there,
+// and returns them.
+func selfSigned(t *testing.T, name, cert, key string) tls.Certificate {
+	t.Helper()
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalECPrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(
+		write(t, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		write(t, key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+func write(t *testing.T, path string, content []byte) []byte {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// tlsSide is the TLS side of a listener, on files and a clock of its own.
+type tlsSide struct {
+	dir    string
+	client tls.Certificate // that its client CA admits
+	time   time.Time
+	log    bytes.Buffer
+	server *tls.Config
+}
+
+func newTLSSide(t *testing.T) *tlsSide {
+	t.Helper()
+	s := &tlsSide{dir: t.TempDir(), time: time.Now()}
+	selfSigned(t, "first", s.path("cert"), s.path("key"))
+	s.client = selfSigned(t, "client", s.path("ca"), s.path("client.key"))
+	log, err := newLogger(&s.log, "info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &tlsFiles{
+		files: config.ServerTLS{Cert: s.path("cert"), Key: s.path("key"), ClientCA: s.path("ca")},
+		log:   log.WithField("section", "xds.tls"), now: func() time.Time { return s.time },
+	}
+	if s.server, err = f.open(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *tlsSide) path(name string) string { return filepath.Join(s.dir, name) }
+
+// connect returns the name of the certificate that a client sees, if it is
+// admitted. A session is taken up again where cache holds one.
+func (s *tlsSide) connect(t *testing.T, cert tls.Certificate, cache tls.ClientSessionCache) (string, error) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer ours.Close()   //nolint:errcheck // a pipe
+	defer theirs.Close() //nolint:errcheck // a pipe
+	client := tls.Client(theirs, &tls.Config{
+		InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}, ClientSessionCache: cache, ServerName: "adapter",
+	})
+	said := make(chan error, 1)
+	go func() {
+		_, err := client.Read(make([]byte, 1)) // the ticket comes before the byte
+		said <- err
+	}()
+	server := tls.Server(ours, s.server)
+	_, err := server.Write([]byte("x"))
+	if err != nil {
+		_ = ours.Close() // the client need not wait
+	}
+	if err = errors.Join(err, <-said); err != nil {
+		return "", err
+	}
+	return client.ConnectionState().PeerCertificates[0].Subject.CommonName, nil
+}
+
+// sees connects a second later and compares.
+func (s *tlsSide) sees(t *testing.T, want string) {
+	t.Helper()
+	s.time = s.time.Add(lookEvery)
+	if name, err := s.connect(t, s.client, nil); name != want || err != nil {
+		t.Errorf("a client sees %q, %v, want %q", name, err, want)
+	}
+}
+
+func (s *tlsSide) lines(level string) int { return strings.Count(s.log.String(), " "+level+" [") }
+
+func TestTLSFilesAreReadAgain(t *testing.T) {
+	s := newTLSSide(t)
+	s.sees(t, "first")
+	selfSigned(t, "second", s.path("cert"), s.path("key"))
+	if name, err := s.connect(t, s.client, nil); name != "first" || err != nil {
+		t.Errorf("within a second a client sees %q, %v", name, err)
+	}
+	if s.lines("INFO") != 0 {
+		t.Errorf("nothing has changed yet: %s", &s.log)
+	}
+	s.sees(t, "second")
+	s.sees(t, "second")
+	if s.lines("INFO") != 1 || s.lines("ERRO") != 0 || !strings.Contains(s.log.String(), "section=xds.tls") {
+		t.Errorf("one change is logged as\n%s", &s.log)
+	}
+}
+
+func TestBrokenTLSFilesChangeNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		harm func(*testing.T, *tlsSide)
+		says string
+	}{
+		"no certificate": {func(t *testing.T, s *tlsSide) { write(t, s.path("cert"), []byte("x")) }, "cert"},
+		"another's key":  {func(t *testing.T, s *tlsSide) { selfSigned(t, "other", s.path("other"), s.path("key")) }, "does not match"},
+		"an empty CA":    {func(t *testing.T, s *tlsSide) { write(t, s.path("ca"), nil) }, "ca: no certificate in it"},
+		"no file": {func(t *testing.T, s *tlsSide) {
+			if err := os.Remove(s.path("ca")); err != nil {
+				t.Fatal(err)
+			}
+		}, "ca: no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTLSSide(t)
+			tt.harm(t, s)
+			s.sees(t, "first")
+			s.sees(t, "first")
+			if s.lines("ERRO") != 1 || !strings.Contains(s.log.String(), tt.says) || strings.Contains(s.log.String(), "PRIVATE KEY-") {
+				t.Errorf("one broken change is logged as\n%s", &s.log)
+			}
+			selfSigned(t, "second", s.path("cert"), s.path("key"))
+			s.client = selfSigned(t, "client", s.path("ca"), s.path("client.key"))
+			s.sees(t, "second")
+			if s.lines("ERRO") != 1 || s.lines("INFO") != 1 {
+				t.Errorf("what is mended is logged as\n%s", &s.log)
+			}
+		})
+	}
+}
+
+// An authority that was removed admits nobody new, not even who takes up a
+// session again.
+func TestARemovedClientCAAdmitsNobody(t *testing.T) {
+	s := newTLSSide(t)
+	cache := tls.NewLRUClientSessionCache(1)
+	for range 2 {
+		if _, err := s.connect(t, s.client, cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := cache.Get("adapter"); !ok {
+		t.Fatal("there is no session to take up")
+	}
+	old := s.client
+	s.client = selfSigned(t, "other", s.path("ca"), s.path("client.key"))
+	s.sees(t, "first")
+	for _, c := range []tls.ClientSessionCache{nil, cache} {
+		if _, err := s.connect(t, old, c); err == nil {
+			t.Errorf("a client of the old authority is admitted, with a session: %v", c != nil)
+		}
+	}
+}
+
+func TestTLSFilesMustBeWholeAtStart(t *testing.T) {
+	log, err := newLogger(&bytes.Buffer{}, "info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = serverTLS("hub.tls", config.ServerTLS{Cert: "missing.pem", Key: "missing.key"}, log)
+	if exitCode(err) != exitUsage || !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "hub.tls: ") {
+		t.Errorf("missing files: %v", err)
+	}
+	if cfg, err := serverTLS("hub.tls", config.ServerTLS{}, log); cfg != nil || err != nil {
+		t.Errorf("no files: %v, %v, want plaintext", cfg, err)
+	}
+}
