@@ -22,8 +22,9 @@
 //	18 LateGatewayLearnsAll      a gateway that connects late learns of every earlier revocation
 //	19 Observable                health, readiness and metrics tell what happened
 //	20 OneAdapterPerStore        a second adapter on a store refuses to start and names the first
-//	21 KilledAtAnyMoment        kill -9 under load, again and again: what was acknowledged is there, no version is lower
-//	22 RestoredBackup           a log that went back is refused, rebased, and every gateway converges
-//	23 UpgradeAndBack           a replica of the next format beside those of this one, under load, and back
+//	21 KilledAtAnyMoment         kill -9 under load, again and again: what was acknowledged is there, no version is lower
+//	22 RestoredBackup            a log that went back is refused, rebased, and every gateway converges
+//	23 UpgradeAndBack            a replica of the next format beside those of this one, under load, and back
 //	24 Replay                    a dead letter is published again and makes its revocation, or is purged for good
+//	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
 package integration

@@ -46,8 +46,13 @@ type gateway struct {
 // connectGateway runs a gateway until the test ends.
 func connectGateway(t *testing.T, a *adapter, protocol, version string) *gateway {
 	t.Helper()
+	return runGateway(t, a.dial(t, nil), protocol, version)
+}
+
+func runGateway(t *testing.T, conn *grpc.ClientConn, protocol, version string) *gateway {
+	t.Helper()
 	g := &gateway{
-		protocol: protocol, conn: a.dial(t, nil), version: version,
+		protocol: protocol, conn: conn, version: version,
 		held: map[string]int64{}, versions: map[string]string{},
 		node: &core.Node{Id: "commonEnforcerLabel", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 			"instanceIdentifier": structpb.NewStringValue("gw-" + protocol),
