@@ -52,7 +52,11 @@ func rebase(c *cobra.Command, s *settings, conn *nats.Conn) error {
 	}
 	log := logrus.New()
 	log.SetOutput(c.ErrOrStderr())
-	records, err := messaging.Rebase(c.Context(), conn, hubConfig(cfg, log))
+	hub, err := hubConfig(cfg, log)
+	if err != nil {
+		return err
+	}
+	records, err := messaging.Rebase(c.Context(), conn, hub)
 	if err != nil {
 		return exitError{exitUnreachable, fmt.Errorf("%w; what is done is kept: run the command again", err)}
 	}

@@ -23,12 +23,13 @@ func (a *adapter) operator(t *testing.T) *nats.Conn {
 	return a.connect(t, key)
 }
 
-// store writes the record of an approved opaque token, in some format.
-func store(t *testing.T, conn *nats.Conn, digest revocation.Digest, format uint32) {
+// store writes the record of an approved opaque token; without a lifetime it is
+// damaged.
+func store(t *testing.T, conn *nats.Conn, digest revocation.Digest, lifetime revocationv1.Lifetime) {
 	t.Helper()
 	data, err := proto.Marshal(&revocationv1.Record{
-		Format: format, Domain: revocationv1.Domain_DOMAIN_OPAQUE, Digest: digest[:], State: revocationv1.State_STATE_APPROVED,
-		ExpiryMillis: inAnHour().UnixMilli(), Lifetime: revocationv1.Lifetime_LIFETIME_DATED, TimeMicros: 1,
+		Format: 1, Domain: revocationv1.Domain_DOMAIN_OPAQUE, Digest: digest[:], State: revocationv1.State_STATE_APPROVED,
+		ExpiryMillis: inAnHour().UnixMilli(), Lifetime: lifetime, TimeMicros: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,11 +72,11 @@ func TestReplay(t *testing.T) {
 
 	// An event that could not be stored, until its record was mended.
 	digest := revocation.DigestOf(revocation.DomainOpaque, secret)
-	store(t, operator, digest, 2)
+	store(t, operator, digest, 0)
 	a.publish(t, `{"eventId":"1","revokedToken":"`+secret+`","expiryTime":0,"type":"Default"}`)
 	numbers := a.deadLetters(t, 1)
 	a.expect(t, 0, revocation.NamePrefix+digest.String(), "show", numbers[0])
-	store(t, operator, digest, 1)
+	store(t, operator, digest, revocationv1.Lifetime_LIFETIME_DATED)
 	a.expect(t, 0, "Replayed "+numbers[0]+" (stored as ", "replay", numbers[0])
 	g.awaits(t, revocation.NamePrefix+digest.String())
 	a.deadLetters(t, 0)

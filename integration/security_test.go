@@ -143,6 +143,7 @@ func TestMutualTLS(t *testing.T) {
 	a.start(t)
 	a.awaitReady(t)
 	a.publish(t, event("over-tls", inAnHour()))
+	eventually(t, "it is revoked", func() bool { _, body := a.get(t, "/readyz"); return strings.Contains(body, `"revoked":1`) })
 
 	caFile := filepath.Join(dir, "ca.pem")
 	cert, key := ca.issue(t, dir, "gw1"), filepath.Join(dir, "gw1.key")

@@ -24,14 +24,14 @@ func startToBury(t *testing.T) *replica {
 	return start(t, cfg)
 }
 
-// buryUnder publishes an event that becomes a dead letter, because a newer
-// adapter has written the record of its key, and then mends the record.
+// buryUnder publishes an event that becomes a dead letter, because the record of
+// its key is damaged, and then mends the record.
 func (r *replica) buryUnder(t *testing.T, mended *revocationv1.Record, subject string, event []byte) {
 	t.Helper()
 	before := len(r.deadLetters(t))
-	newer := proto.CloneOf(mended)
-	newer.Format = 2
-	r.store(t, newer)
+	damaged := proto.CloneOf(mended)
+	damaged.Lifetime = 0
+	r.store(t, damaged)
 	r.publish(t, subject, event)
 	r.settle(t)
 	if n := len(r.deadLetters(t)); n != before+1 {
