@@ -27,4 +27,5 @@
 //	23 UpgradeAndBack            a replica of the next format beside those of this one, under load, and back
 //	24 Replay                    a dead letter is published again and makes its revocation, or is purged for good
 //	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
+//	26 FullDisk                  publishing fails and says why, what is stored is served, and it goes on when there is space
 package integration
