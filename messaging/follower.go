@@ -33,6 +33,7 @@ type Follower struct {
 	stuck   progress     // since when more was to come, and nothing came
 	behind  time.Time    // since when the leader's log ends before what was shown, or zero
 	created time.Time    // of the hub's stream, when it was first asked
+	purge   time.Time    // when the log is purged next
 
 	taken    atomic.Uint64 // messages; tells whether anything comes
 	ask      atomic.Bool   // the leader is to be asked as soon as nothing is pending
@@ -97,6 +98,7 @@ func NewFollower(hub *Hub, log *revocation.Log, m *Metrics) *Follower {
 		hub: hub, log: log, say: hub.cfg.Log, metrics: (*metrics)(m),
 		caughtUp: make(chan struct{}, 1), complete: make(chan struct{}),
 	}
+	f.ask.Store(true)
 	f.setNotReady("the log is not read to its end yet")
 	return f
 }
@@ -130,6 +132,7 @@ func (f *Follower) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer f.show(true)
+	f.purge = f.hub.cfg.Now().Add(f.hub.cfg.PurgeInterval)
 	for {
 		err := f.follow(ctx)
 		if !errors.Is(err, errBlind) {
@@ -201,7 +204,6 @@ func (f *Follower) open(ctx context.Context) (jetstream.Consumer, error) {
 func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-chan struct{}) error {
 	beat := time.NewTicker(idle)
 	defer beat.Stop()
-	purge := f.hub.cfg.Now().Add(f.hub.cfg.PurgeInterval)
 	seen, confirmed, at := uint64(0), f.confirmed.Load(), time.Time{}
 	f.stuck = progress{}
 	for {
@@ -229,9 +231,9 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 			}
 		}
 		seen = now
-		if now := f.hub.cfg.Now(); !now.Before(purge) {
+		if now := f.hub.cfg.Now(); !now.Before(f.purge) {
 			f.metrics.purged.Add(float64(f.log.Purge(now)))
-			purge = now.Add(f.hub.cfg.PurgeInterval)
+			f.purge = now.Add(f.hub.cfg.PurgeInterval)
 		}
 		f.tellStale()
 	}
