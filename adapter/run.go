@@ -106,7 +106,7 @@ func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 func (r *replica) followHub(ctx context.Context) error {
 	hub, err := messaging.Open(ctx, hubConfig(r.cfg, r.log))
 	if err != nil {
-		return err
+		return hubError(err)
 	}
 	defer hub.Close()
 	r.log.WithField("hub", hub.Address()).Info("The hub is open")
