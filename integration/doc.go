@@ -22,4 +22,5 @@
 //	18 LateGatewayLearnsAll      a gateway that connects late learns of every earlier revocation
 //	19 Observable                health, readiness and metrics tell what happened
 //	20 OneAdapterPerStore        a second adapter on a store refuses to start and names the first
+//	21 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
 package integration

@@ -40,6 +40,7 @@ type Options struct {
 	// node is in the variables of its environment: $NODE_NAME, $NODE_LISTEN,
 	// $NODE_HTTP, $NODE_STORE, $NODE_CLUSTER and $NODE_ROUTES.
 	Config string
+	Env    []string // NAME=value, more of the environment of every node
 }
 
 // Cluster is running servers. Its methods may be called at the same time for

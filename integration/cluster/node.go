@@ -69,7 +69,7 @@ func (n *node) configure(o Options, ports []int) error {
 	for i := range o.Nodes {
 		routes = append(routes, strconv.Quote("nats://"+address(ports[i*portsPerNode+1])))
 	}
-	n.env = append(os.Environ(),
+	n.env = append(append(os.Environ(), o.Env...),
 		"NODE_NAME="+n.name, "NODE_LISTEN="+n.listen, "NODE_HTTP="+n.monitor, "NODE_CLUSTER="+n.cluster,
 		"NODE_STORE="+strconv.Quote(n.store), "NODE_ROUTES=["+strings.Join(routes, ",")+"]",
 	)
