@@ -60,8 +60,20 @@ type hubParts struct {
 	follower *messaging.Follower
 }
 
-// run builds the parts, joins them, and returns when all have stopped.
+// run serves until ctx ends. When the hub's log was written anew it begins again
+// with an empty one: every stream ends, and gateways come back for the whole set.
 func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
+	for {
+		err := serve(ctx, cfg, log)
+		if !errors.Is(err, messaging.ErrRebased) {
+			return err
+		}
+		log.WithError(err).Warn("The adapter begins again, with the new log")
+	}
+}
+
+// serve builds the parts, joins them, and returns when all have stopped.
+func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	xdsListener, err := listen(cfg.XDS.Listen, "xds.listen")
 	if err != nil {
 		return err
@@ -186,8 +198,15 @@ func (r *replica) status() control.Status {
 		Ready: why == "", Reason: why, Hub: "unreachable",
 		Version: snapshot.Version(), Revoked: snapshot.Counts().Revoked(),
 	}
-	if parts := r.hub.Load(); parts != nil && parts.hub.Connected() {
-		s.Hub = "connected"
+	if parts := r.hub.Load(); parts != nil {
+		if parts.hub.Connected() {
+			s.Hub = "connected"
+		}
+		c, stale := parts.follower.Confirmed()
+		s.Stale, s.Confirmed = stale, c.Version
+		if c.Version > 0 {
+			s.ConfirmedAt = c.Time.UTC().Format(time.RFC3339Nano)
+		}
 	}
 	if r.cfg.Hub.Mode == config.ModeExternal {
 		s.Note = "whether the external hub encrypts its store cannot be verified from here"

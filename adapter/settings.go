@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,6 +34,7 @@ func (s *settings) load() (config.Config, error) {
 // hubConfig turns the file's sections into what package messaging wants.
 func hubConfig(cfg config.Config, log logrus.FieldLogger) messaging.Config {
 	m := messaging.Config{
+		VersionFile: filepath.Clean(cfg.Hub.Store) + ".version",
 		Limits: messaging.Limits{
 			MaxLive: cfg.Revocation.MaxLive, MaxPending: cfg.Hub.MaxPending, MaxPendingBytes: cfg.Hub.MaxPendingBytes,
 		},

@@ -44,7 +44,8 @@ type Hub struct {
 	Mode string `toml:"mode"`
 	// Listen is the host:port of the embedded server; port 0 takes a free one.
 	Listen string `toml:"listen"`
-	// Store is the directory of the embedded server's streams.
+	// Store is the directory of the embedded server's streams. Beside it is the
+	// file with the newest version that was shown, in both modes.
 	Store string `toml:"store"`
 	// Insecure allows plaintext beyond loopback, listening or dialling.
 	Insecure bool `toml:"insecure"`

@@ -22,5 +22,7 @@
 //	18 LateGatewayLearnsAll      a gateway that connects late learns of every earlier revocation
 //	19 Observable                health, readiness and metrics tell what happened
 //	20 OneAdapterPerStore        a second adapter on a store refuses to start and names the first
-//	21 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
+//	21 KilledAtAnyMoment        kill -9 under load, again and again: what was acknowledged is there, no version is lower
+//	22 RestoredBackup           a log that went back is refused, rebased, and every gateway converges
+//	23 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
 package integration

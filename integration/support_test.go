@@ -99,6 +99,9 @@ func newAdapter(t *testing.T, sections map[string]string) *adapter {
 	hub := fmt.Sprintf("listen = %q\nstore = %q\n", a.hub, filepath.Join(a.dir, "hub"))
 	if own, ok := sections["hub"]; ok {
 		hub = own
+		if !strings.Contains(own, "store =") {
+			hub += fmt.Sprintf("store = %q\n", filepath.Join(a.dir, "hub"))
+		}
 	}
 	text := "[hub]\n" + hub +
 		fmt.Sprintf("[xds]\nlisten = %q\n%s", a.xds, sections["xds"]) +

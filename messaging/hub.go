@@ -29,6 +29,7 @@ type Config struct {
 	Embedded *EmbeddedConfig // nil: the hub is external
 	External ExternalConfig  // used where Embedded is nil
 
+	VersionFile   string // keeps the newest version that was shown; "": it is forgotten
 	Limits        Limits
 	Grace         time.Duration // added to every expiry that is acted on
 	UnknownLife   time.Duration // how long what has no known expiry is kept

@@ -24,6 +24,9 @@ type metrics struct {
 	undecodable prometheus.Counter
 	purged      prometheus.Counter
 	unknown     prometheus.Counter
+	confirmed   prometheus.Gauge
+	stale       prometheus.Gauge
+	rebuilt     prometheus.Counter
 	publication prometheus.Histogram
 }
 
@@ -50,13 +53,26 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "revocation_adapter_unknown_expiry_total",
 			Help: "Records applied whose expiry the publisher did not know.",
 		}),
+		confirmed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "revocation_adapter_log_confirmed_timestamp_seconds",
+			Help: "When the hub's leader last said that nothing followed this replica's version; 0: never.",
+		}),
+		stale: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "revocation_adapter_log_stale",
+			Help: "1 while the log is complete, but was not confirmed for some seconds.",
+		}),
+		rebuilt: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "revocation_adapter_consumer_rebuilds_total",
+			Help: "How often the hub had more than arrived, so that it was asked anew.",
+		}),
 		publication: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "revocation_adapter_event_to_publication_seconds",
 			Help:    "Time from an event reaching the hub to its publication by this replica.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
 	}
-	reg.MustRegister(m.events, m.full, m.undecodable, m.purged, m.unknown, m.publication)
+	reg.MustRegister(m.events, m.full, m.undecodable, m.purged, m.unknown,
+		m.confirmed, m.stale, m.rebuilt, m.publication)
 	return (*Metrics)(m)
 }
 

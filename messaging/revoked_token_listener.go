@@ -26,7 +26,7 @@ type Listener struct {
 // The durable consumer of INGEST that all replicas share.
 const (
 	ingestConsumer = "adapter"
-	ackWait        = 30 * time.Second
+	ackWait        = 5 * time.Second // after a crash, what it had fetched waits as long
 	maxAckPending  = 4000
 	maxGathered    = 256 // events written together
 	nakDelay       = time.Second
@@ -45,7 +45,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
-	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending / 2))
+	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending / 4))
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}

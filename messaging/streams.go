@@ -105,7 +105,7 @@ func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetst
 // worthAnotherTry: a cluster without a leader answers nobody, or with an error
 // that says so.
 func worthAnotherTry(err error) bool {
-	if errors.Is(err, ErrStreamDiffers) || errors.Is(err, ErrUnreadable) {
+	if errors.Is(err, ErrStreamDiffers) || errors.Is(err, ErrUnreadable) || errors.Is(err, ErrRebasing) {
 		return false
 	}
 	var api jetstream.JetStreamError
@@ -119,6 +119,9 @@ func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 	s, err := h.js.Stream(ctx, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err := h.server.unreadable(cfg.Name); err != nil {
+			return nil, err
+		}
+		if err := h.beingRebased(ctx, cfg.Name); err != nil {
 			return nil, err
 		}
 		s, err = h.js.CreateStream(ctx, cfg)

@@ -207,6 +207,8 @@ func (c *Cache) serveOrPark(w watch, first bool) {
 	}
 }
 
+var errNoLast = status.Error(codes.Unavailable, "the hub does not say how far its log goes")
+
 // position says where a client that claims version stands: there, or at 0 if
 // the version is none of ours. A version ahead of this replica but not of the
 // hub's log is ours: the answer waits for it. Where nobody can say, the client
@@ -221,7 +223,7 @@ func (c *Cache) position(ctx context.Context, claim string) (uint64, error) {
 	}
 	last, err := c.last(ctx)
 	if err != nil {
-		return 0, status.Error(codes.Unavailable, "the hub does not say how far its log goes")
+		return 0, errNoLast
 	}
 	if version > last {
 		return 0, nil

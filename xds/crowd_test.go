@@ -207,6 +207,64 @@ func TestNoMoreStreamsThanConfigured(t *testing.T) {
 	}
 }
 
+// A call counts as long as it lasts.
+func TestCallsCountAsStreams(t *testing.T) {
+	t.Parallel()
+	asked, reply := make(chan struct{}), make(chan struct{})
+	w := start(t, func(c *xds.Config) {
+		c.MaxStreams = 1
+		c.Last = func(context.Context) (uint64, error) {
+			close(asked)
+			<-reply
+			return 0, nil
+		}
+	})
+	client := keymgtservice.NewRevokedTokenDiscoveryServiceClient(w.dial())
+	var call sync.WaitGroup
+	call.Go(func() {
+		if _, err := client.FetchTokens(t.Context(), &discovery.DiscoveryRequest{VersionInfo: "1001"}); err != nil {
+			t.Errorf("the call that came first: %v", err)
+		}
+	})
+	<-asked
+	if got := w.subscribe(t, streamTokens, "").end(); got.Code() != codes.Unavailable {
+		t.Errorf("a stream beside it ended with %v, want UNAVAILABLE", got)
+	}
+	close(reply)
+	call.Wait()
+	w.subscribe(t, streamTokens, "").accept()
+}
+
+// The thousand-and-first stream of a connection waits until another ends.
+func TestStreamsOfAConnectionAreBounded(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	conn := w.dial()
+	ctx, hangUp := context.WithCancel(t.Context())
+	openOn(ctx, t, streamTokens, conn)
+	for range 999 {
+		openOn(t.Context(), t, streamTokens, conn)
+	}
+	var (
+		more   *sotwClient
+		opened = make(chan struct{})
+	)
+	go func() {
+		defer close(opened)
+		more = openOn(t.Context(), t, streamTokens, conn)
+	}()
+	select {
+	case <-opened:
+		t.Error("1,001 streams are open on one connection")
+	case <-time.After(100 * time.Millisecond):
+	}
+	w.subscribe(t, streamTokens, "").accept() // on another
+	hangUp()
+	<-opened
+	more.send(&discovery.DiscoveryRequest{})
+	more.accept()
+}
+
 // What a stream asks for by name is kept as long as it lasts: it is bounded,
 // however many requests it comes in.
 func TestNamesOfAStreamAreBounded(t *testing.T) {
@@ -215,17 +273,60 @@ func TestNamesOfAStreamAreBounded(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprint(i)
 	}
-	t.Run("many", func(t *testing.T) {
+	t.Run("as many as may be in one request", func(t *testing.T) {
 		w := start(t)
-		c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[:100_000]})
-		if resp := c.accept(); len(resp.GetRemovedResources()) != mostTokens {
-			t.Errorf("%d names are answered at first", len(resp.GetRemovedResources()))
+		c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names[1:]})
+		for answered := 0; answered < len(names)-1; {
+			answered += len(c.accept().GetRemovedResources())
 		}
+		c.change(names[1:2], nil) // again
+		c.gets(nil, names[1:2])
 	})
 	t.Run("too many in one request", func(t *testing.T) {
 		w := start(t)
 		c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: names})
 		if got := c.end(); got.Code() != codes.ResourceExhausted {
+			t.Errorf("the stream ended with %v, want RESOURCE_EXHAUSTED", got)
+		}
+	})
+	t.Run("subscribed to everything, and taken back", func(t *testing.T) {
+		w := start(t)
+		c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"*"}})
+		for some := range slices.Chunk(names, 50_000) { // while the first answer is in flight
+			c.change(some, nil)
+			c.change(nil, some)
+		}
+		if got := c.end(); got.Code() != codes.ResourceExhausted {
+			t.Errorf("the stream ended with %v, want RESOURCE_EXHAUSTED", got)
+		}
+	})
+	t.Run("too long in several", func(t *testing.T) {
+		w := start(t)
+		c := w.delta(t)
+		c.accept()
+		for i := range 60 { // of 1 MB
+			c.change([]string{fmt.Sprintf("%01000000d", i)}, nil)
+		}
+		if got := c.end(); got.Code() != codes.ResourceExhausted {
+			t.Errorf("the stream ended with %v, want RESOURCE_EXHAUSTED", got)
+		}
+	})
+	t.Run("held, and so not asked for", func(t *testing.T) {
+		w := start(t, func(c *xds.Config) { c.MaxReceive = 16 << 20 })
+		held := map[string]string{}
+		for i := range 250_000 {
+			held[fmt.Sprint(i)] = "1"
+		}
+		c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: held})
+		c.change([]string{"*", "asked for"}, nil)
+		for removed := 0; removed < len(held)+1; {
+			removed += len(c.accept().GetRemovedResources())
+		}
+	})
+	t.Run("too many in a state-of-the-world request", func(t *testing.T) {
+		w := start(t)
+		w.subscribe(t, aggregated, "", names[1:]...).accept()
+		if got := w.subscribe(t, aggregated, "", names...).end(); got.Code() != codes.ResourceExhausted {
 			t.Errorf("the stream ended with %v, want RESOURCE_EXHAUSTED", got)
 		}
 	})

@@ -19,8 +19,14 @@ import (
 	"revocation-adapter/revocation"
 )
 
-// maxNames bounds what a stream may ask for by name, over all its requests.
-const maxNames = 200_000
+// maxNames bounds what a stream may ask for by name, over all its requests. A
+// name counts once for every nameUnit bytes that it begins.
+const (
+	maxNames = 200_000
+	nameUnit = 256
+)
+
+var errManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names on one stream: ask for everything instead", maxNames)
 
 // deltaStream is one incremental stream: go-control-plane's server drives it, as
 // its cache and its callbacks. That server does not check nonces and counts a
@@ -45,6 +51,7 @@ type deltaStream struct {
 	until    uint64 // the end, then
 	ahead    uint64 // newest version among initial: this replica may not have it yet
 	compared bool   // initial, with the log
+	held     int    // names in it at first, counted: those may be owed, however many
 
 	// returned is what go-control-plane is told that the client holds: nothing.
 	// It writes unsubscribed names into it.
@@ -79,10 +86,6 @@ func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscove
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if !st.greeted {
-		st.greeted = true
-		req.ResponseNonce = "" // nonces of another stream mean nothing
-	}
 	switch st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail()); st.answered {
 	case acked:
 		st.waiting = false
@@ -117,7 +120,7 @@ func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subsc
 	ahead := st.ahead
 	if !st.joined {
 		var err error
-		if ahead, err = st.cache.position(st.ctx, newest(sub.ReturnedResources())); err != nil {
+		if ahead, err = st.cache.newest(st.ctx, sub.ReturnedResources()); err != nil {
 			return nil, err
 		}
 	}
@@ -128,15 +131,27 @@ func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subsc
 	st.mu.Lock()
 	st.ahead = ahead
 	st.subscribe(req, sub)
-	waiting, named := st.waiting, len(st.wanted)+len(st.owed)
+	waiting, crowded := st.waiting, namesAny(req) && max(count(st.wanted), count(st.owed)-st.held) > maxNames
 	st.mu.Unlock()
-	if named > maxNames {
-		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names on one stream: ask for everything instead", maxNames)
+	if crowded {
+		return nil, errManyNames
 	}
 	if !waiting {
 		st.cache.serveOrPark(w, w.greet)
 	}
 	return w.cancel, nil
+}
+
+func namesAny(req *cache.DeltaRequest) bool {
+	return len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) > 0
+}
+
+// count is what names count against maxNames.
+func count[V any](names map[string]V) (n int) {
+	for name := range names {
+		n += 1 + len(name)/nameUnit
+	}
+	return n
 }
 
 // subscribe notes what the client wants now, and which names must be answered
@@ -151,7 +166,7 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 		st.position, st.initial = 0, nil
 	}
 	st.wildcard = sub.IsWildcard()
-	if first || len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) > 0 {
+	if first || namesAny(req) {
 		st.wanted = maps.Clone(sub.SubscribedResources())
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
@@ -159,10 +174,13 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 			st.owed[name] = struct{}{}
 		}
 	}
-	for name := range st.returned {
-		st.owed[name] = struct{}{}
+	unsubscribed := sub.ReturnedResources() // but for the first request, whose map it is until the first response
+	for name := range unsubscribed {
+		if !first {
+			st.owed[name] = struct{}{}
+		}
 	}
-	clear(st.returned)
+	clear(unsubscribed)
 	st.forgive()
 }
 
@@ -182,23 +200,34 @@ func (st *deltaStream) join(sub cache.Subscription) {
 	st.joined = true
 	st.until = st.cache.current.Load().Version()
 	if held := sub.ReturnedResources(); len(held) > 0 {
-		st.initial = maps.Clone(held)
+		st.initial, st.held = maps.Clone(held), count(held)
 	}
 	if !sub.IsWildcard() {
 		st.position = st.until
 	}
 }
 
-// newest is the newest of the versions that a client holds. Against a replica
-// that has not reached it, what is revoked would look as if it were not.
-func newest(held map[string]string) string {
-	var last uint64
+// newest is the newest of the versions that a client holds and that are ours.
+// Against a replica that has not reached it, what is revoked would look as if it
+// were not.
+func (c *Cache) newest(ctx context.Context, held map[string]string) (newest uint64, err error) {
+	last, asked := c.log.Snapshot().Version(), false
 	for _, text := range held {
-		if version, err := strconv.ParseUint(text, 10, 64); err == nil {
-			last = max(last, version)
+		version, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			continue // no version of ours
+		}
+		if version > last && !asked {
+			if last, err = c.last(ctx); err != nil {
+				return 0, errNoLast
+			}
+			asked = true
+		}
+		if version <= last {
+			newest = max(newest, version)
 		}
 	}
-	return strconv.FormatUint(last, 10)
+	return newest, nil
 }
 
 // compare owes an answer for what the client holds and should not, or holds in

@@ -142,6 +142,17 @@ func TestDeltaResourcesLiveAsLongAsTheyCount(t *testing.T) {
 	}
 }
 
+func TestNonceOfAFormerDeltaStreamMeansNothing(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	w.revoke("a")
+	c := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{ResponseNonce: "1", ErrorDetail: refusal("of the former stream")})
+	c.gets([]string{"a"}, nil)
+	if refusals := w.lines(refusalLine); len(refusals) != 0 {
+		t.Errorf("a refusal is logged: %v", refusals[0].Data)
+	}
+}
+
 // Nonces of incremental requests are not compared by go-control-plane.
 func TestOnlyTheCurrentNonceIsAnAnswer(t *testing.T) {
 	t.Parallel()
@@ -231,13 +242,26 @@ func TestStreamsThatEndDuringPublications(t *testing.T) {
 	t.Run("before their turn", func(t *testing.T) {
 		w := start(t)
 		for range 3 { // whose turn takes long
-			w.subscribe(t, streamTokens, "", fortyThousand()...).accept()
+			follows(t, w.subscribe(t, streamTokens, "", append(uuids(1, 5_000), "x")...))
 		}
 		endDuringPublications(t, w, []string{"*", "x"}, "x", "y")
 	})
 	t.Run("in their turn", func(t *testing.T) { // which takes long
 		endDuringPublications(t, start(t), []string{"x"}, append(uuids(1, 5_000), "x")...)
 	})
+}
+
+// follows lets a client ACK whatever comes until the test ends.
+func follows(t *testing.T, c *sotwClient) {
+	t.Helper()
+	c.accept()
+	var group sync.WaitGroup
+	group.Go(func() {
+		for resp, err := c.get(); err == nil; resp, err = c.get() {
+			c.ack(resp)
+		}
+	})
+	t.Cleanup(group.Wait)
 }
 
 // endDuringPublications publishes changes without end, to streams that each end

@@ -155,6 +155,26 @@ func TestHeldVersionsAheadOfThisReplicaAreWaitedFor(t *testing.T) {
 		client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{"b": "1004"}})
 		client.gets(nil, []string{"b"})
 	})
+	t.Run("one beyond the hub's last hides none before it", func(t *testing.T) {
+		w := start(t)
+		w.hub.Store(1001)
+		client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{InitialResourceVersions: map[string]string{"a": "1001", "b": "1002"}})
+		client.quiet(50 * time.Millisecond)
+		w.revoke("a")
+		client.gets(nil, []string{"b"})
+	})
+	t.Run("given up meanwhile", func(t *testing.T) {
+		w := start(t)
+		w.hub.Store(1002)
+		w.revoke("a")
+		client := w.deltaWith(t, &discovery.DeltaDiscoveryRequest{
+			ResourceNamesSubscribe: []string{"*", "a"}, InitialResourceVersions: map[string]string{"a": "1001", "b": "1002"},
+		})
+		client.change(nil, []string{"a"})
+		client.quiet(50 * time.Millisecond)
+		w.revoke("b")
+		client.gets([]string{"a"}, nil)
+	})
 	t.Run("a hub that does not answer", func(t *testing.T) {
 		w := start(t, func(c *xds.Config) {
 			c.Last = func(context.Context) (uint64, error) { return 0, errors.New("no leader") }

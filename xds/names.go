@@ -11,25 +11,34 @@ import (
 // Clients that ask for tokens by name, on either protocol. Each is told of the
 // names it has newly asked for, whole, and of what changes among the rest.
 
+// ask finds the names that are newly asked for, once for all publications.
+func (w *sotwWatch) ask() {
+	for name := range w.sub.SubscribedResources() {
+		if _, ok := w.known()[name]; !ok {
+			w.fresh = append(w.fresh, name)
+		}
+	}
+}
+
+// known are the names that the client has been told of.
+func (w *sotwWatch) known() map[string]string {
+	if w.whole {
+		return nil
+	}
+	return w.sub.ReturnedResources()
+}
+
 // named is the answer to a state-of-the-world watch by name, or nil.
 func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response {
-	asked, known := w.sub.SubscribedResources(), w.sub.ReturnedResources()
-	if w.whole {
-		known = nil
-	}
-	e := w.st.cache.encoder(sotw, now)
+	e, known := w.st.cache.encoder(sotw, now), w.known()
 	names, more := map[string]string{}, false
-	for name := range asked {
-		if _, ok := known[name]; ok {
-			continue
-		}
-		if more = e.full(len(name)); more {
+	for _, name := range w.fresh {
+		if more = len(names) > 0 && e.full(len(name)); more { // even the longest has its turn
 			break
 		}
 		e.look(w.st.cache.log, name)
 		names[name] = "1"
 	}
-	fresh := len(names) > 0
 	if more { // the version is reached with the last of the names
 		e.finish(w.claim)
 	} else {
@@ -38,7 +47,7 @@ func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response 
 			return !ok
 		})
 	}
-	if e.chunk.entries == 0 && !fresh && !w.greet {
+	if e.chunk.entries == 0 && len(w.fresh) == 0 && !w.greet {
 		w.position = e.chunk.to
 		return nil
 	}

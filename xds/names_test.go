@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -202,6 +203,54 @@ func TestNamesAreAnsweredByName(t *testing.T) {
 					c.script(t, startWith(t, "a", "b", "c"))
 				})
 			}
+		})
+	}
+}
+
+// What is offered after a refusal is all names as they are then.
+func TestRefusedNamesAreLookedUpAgain(t *testing.T) {
+	t.Parallel()
+	for _, s := range services {
+		t.Run(s.name, func(t *testing.T) {
+			w := startWith(t, "a", "b")
+			c := w.subscribe(t, s, "", "a", "b", "c", "d")
+			c.gets("a", "b")
+			w.revoke("c")
+			c.nack(c.next())
+			w.refusals(1)
+			w.witness(t)
+			w.approve("a", "c")
+			head := w.revoke("d")
+			c.quiet(150 * time.Millisecond)
+			w.clock.move(100 * time.Millisecond)
+			if nonce := c.gets("b", "d"); nonce != "3" || c.version != text(head) {
+				t.Errorf("offered again at %s with nonce %s, want %d and 3", c.version, nonce, head)
+			}
+			w.revoke("c")
+			c.gets("c")
+		})
+	}
+}
+
+// No key is that long, but a client may ask.
+func TestNameLongerThanAChunkHidesNoOther(t *testing.T) {
+	t.Parallel()
+	for _, s := range services {
+		t.Run(s.name, func(t *testing.T) {
+			w := startWith(t, "a")
+			c := w.subscribe(t, s, "", "a", "b", strings.Repeat("x", 1_000_000))
+			for range 3 { // at most
+				if c.accept(); c.held["a"] != 0 {
+					break
+				}
+			}
+			head := w.revoke("b")
+			for range 3 { // at most
+				if c.accept(); c.version == text(head) {
+					break
+				}
+			}
+			same(t, c.held, w.truth())
 		})
 	}
 }

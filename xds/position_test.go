@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +110,24 @@ func TestVersionAheadOfThisReplicaWaitsForIt(t *testing.T) {
 			if resp := c.accept(); !slices.Equal(jtis(t, resp), []string{"c"}) || resp.GetVersionInfo() != "1003" {
 				t.Errorf("got %v, want c at 1003", resp)
 			}
+		})
+	}
+}
+
+func TestWaitForTheHeadSurvivesAskingForEverything(t *testing.T) {
+	t.Parallel()
+	for _, s := range services {
+		t.Run(s.name, func(t *testing.T) {
+			var asked atomic.Int64 // once for each request
+			w := start(t, func(c *xds.Config) {
+				c.Last = func(context.Context) (uint64, error) { asked.Add(1); return 1002, nil }
+			})
+			c := w.subscribe(t, s, "1002", "a")
+			c.ask("", "*")
+			until(t, "the server has taken both", func() bool { return asked.Load() == 2 })
+			c.quiet(50 * time.Millisecond)
+			w.revoke("a", "b")
+			c.gets("a", "b")
 		})
 	}
 }

@@ -63,13 +63,37 @@ type Server struct {
 
 // New returns a server that serves nothing before Run.
 func New(cfg Config) (*Server, error) {
-	if cfg.Revocations == nil || cfg.NotReady == nil || cfg.Last == nil || cfg.Now == nil {
-		return nil, errors.New("xds: Revocations, NotReady, Last and Now must be set")
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	s := &Server{cfg: cfg, gateways: gateways{byName: map[string]*gateway{}}}
 	s.cache.open(cfg)
 	s.metrics = newMetrics(cfg.Metrics, &s.gateways, func() uint64 { return cfg.Revocations.Snapshot().Version() })
 	return s, nil
+}
+
+// check reports all that is missing.
+func (cfg Config) check() error {
+	var faults []error
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{
+		{"Revocations", cfg.Revocations != nil},
+		{"NotReady", cfg.NotReady != nil},
+		{"Last", cfg.Last != nil},
+		{"Log", cfg.Log != nil},
+		{"Metrics", cfg.Metrics != nil},
+		{"Now", cfg.Now != nil},
+	} {
+		if !field.set {
+			faults = append(faults, fmt.Errorf("xds: %s must be set", field.name))
+		}
+	}
+	if cfg.MaxReceive <= 0 {
+		faults = append(faults, fmt.Errorf("xds: MaxReceive must be positive, is %d", cfg.MaxReceive))
+	}
+	return errors.Join(faults...)
 }
 
 // Windows, keepalive and shutdown. Static windows save a quarter of the CPU:

@@ -206,8 +206,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 func minimal() xds.Config {
 	return xds.Config{
 		Revocations: revocation.NewLog(grace), NotReady: func() string { return "" }, Now: time.Now,
-		Last: func(context.Context) (uint64, error) { return 0, nil },
-		Log:  logrus.New(), Metrics: prometheus.NewRegistry(),
+		Last: func(context.Context) (uint64, error) { return 0, nil }, MaxReceive: 4 << 20,
+		Log: logrus.New(), Metrics: prometheus.NewRegistry(),
 	}
 }
 
@@ -231,15 +231,27 @@ func TestRunReportsAListenerThatFails(t *testing.T) {
 
 func TestNewRefusesWhatIsIncomplete(t *testing.T) {
 	t.Parallel()
-	for name, remove := range map[string]func(c *xds.Config){
-		"no log": func(c *xds.Config) { c.Revocations = nil }, "no readiness": func(c *xds.Config) { c.NotReady = nil },
-		"no clock": func(c *xds.Config) { c.Now = nil }, "no last version": func(c *xds.Config) { c.Last = nil },
-	} {
-		t.Run(name, func(t *testing.T) {
+	cases := []struct {
+		name   string
+		remove func(c *xds.Config)
+		want   string
+	}{
+		{"no revocations", func(c *xds.Config) { c.Revocations = nil }, "xds: Revocations must be set"},
+		{"no readiness", func(c *xds.Config) { c.NotReady = nil }, "xds: NotReady must be set"},
+		{"no last version", func(c *xds.Config) { c.Last = nil }, "xds: Last must be set"},
+		{"no log", func(c *xds.Config) { c.Log = nil }, "xds: Log must be set"},
+		{"no metrics", func(c *xds.Config) { c.Metrics = nil }, "xds: Metrics must be set"},
+		{"no clock", func(c *xds.Config) { c.Now = nil }, "xds: Now must be set"},
+		{"no limit of a request", func(c *xds.Config) { c.MaxReceive = 0 }, "xds: MaxReceive must be positive, is 0"},
+		{"a negative limit", func(c *xds.Config) { c.MaxReceive = -1 }, "xds: MaxReceive must be positive, is -1"},
+		{"two faults", func(c *xds.Config) { c.Log, c.MaxReceive = nil, 0 }, "xds: Log must be set\nxds: MaxReceive must be positive, is 0"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
 			cfg := minimal()
-			remove(&cfg)
-			if _, err := xds.New(cfg); err == nil {
-				t.Error("it is accepted")
+			c.remove(&cfg)
+			if _, err := xds.New(cfg); err == nil || err.Error() != c.want {
+				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
 	}

@@ -41,10 +41,6 @@ func (st *sotwStream) OnStreamRequest(_ int64, req *discovery.DiscoveryRequest) 
 	if err := st.open(req.GetNode(), req.GetTypeUrl()); err != nil {
 		return err
 	}
-	if !st.greeted {
-		st.greeted = true
-		req.ResponseNonce = "" // nonces of another stream mean nothing
-	}
 	st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail())
 	if st.answered == acked && st.whole {
 		st.byName = false
@@ -68,6 +64,9 @@ func (st *sotwStream) CreateDeltaWatch(*cache.DeltaRequest, cache.Subscription, 
 // CreateWatch answers the request at once, or parks it until there is an
 // answer.
 func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, responses chan cache.Response) (func(), error) {
+	if len(sub.SubscribedResources()) > maxNames {
+		return nil, errManyNames
+	}
 	position, err := st.cache.position(st.ctx, req.GetVersionInfo())
 	if err != nil {
 		return nil, err
@@ -89,6 +88,7 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 	}
 	if !sub.IsWildcard() {
 		w.position = max(position, st.named)
+		w.ask()
 	}
 	st.cache.serveOrPark(w, w.greet)
 	return w.cancel, nil
@@ -102,10 +102,11 @@ type sotwWatch struct {
 	req       *cache.Request
 	sub       cache.Subscription
 	responses chan cache.Response
-	claim     uint64 // where the client says it is
-	position  uint64 // from where it is told of changes
-	greet     bool   // answer even if there is nothing new
-	whole     bool   // answer every name asked for, not only those newly asked
+	claim     uint64   // where the client says it is
+	position  uint64   // from where it is told of changes
+	greet     bool     // answer even if there is nothing new
+	whole     bool     // answer every name asked for, not only those newly asked
+	fresh     []string // names to answer whatever happened to them
 
 	mu       sync.Mutex
 	live     bool
@@ -139,7 +140,7 @@ func (w *sotwWatch) serve(s *revocation.Snapshot, now time.Time) bool {
 
 // response is the answer at s, or nil while there is none.
 func (w *sotwWatch) response(s *revocation.Snapshot, now time.Time) cache.Response {
-	if w.position > s.Version() { // the hub has it, this replica not yet
+	if max(w.claim, w.position) > s.Version() { // the hub has it, this replica not yet
 		return nil
 	}
 	if !w.sub.IsWildcard() {

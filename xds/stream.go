@@ -38,7 +38,6 @@ type streamBase struct {
 	form   protocol
 	gw     *gateway
 
-	greeted  bool // the first request was seen
 	begun    bool // the first response was sent
 	answered answer
 	refusals int      // NACKs in a row

@@ -22,7 +22,12 @@ type Status struct {
 	Version uint64 `json:"version"`          // of the log
 	Revoked int    `json:"revoked"`          // keys that are refused
 	Hub     string `json:"hub"`              // "connected" or "unreachable"
-	Note    string `json:"note,omitempty"`   // what could not be verified
+
+	Stale       bool   `json:"stale"`                  // the version was not confirmed for some seconds
+	Confirmed   uint64 `json:"confirmed"`              // version that the hub's leader confirmed last
+	ConfirmedAt string `json:"confirmed_at,omitempty"` // when, RFC 3339
+
+	Note string `json:"note,omitempty"` // what could not be verified
 }
 
 // Config says what the control port tells.

@@ -1,0 +1,267 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"revocation-adapter/revocation"
+)
+
+// Metadata of a REVOCATIONS that a rebase has made.
+const (
+	metadataRebasing = "rebasing" // it does not hold everything yet
+	metadataRebased  = "rebased"  // when it was whole
+)
+
+// While a rebase runs, the records are in a stream of their own.
+const (
+	rebaseStream   = "REBASE"
+	rebasePrefix   = "rebase."
+	rebaseComplete = "rebase.complete" // stored last: the copy is whole
+	fencedSubject  = "rebase-fenced.>" // of the old log: nobody writes it any more
+)
+
+// ErrRebasing means that a rebase was begun and did not end.
+var ErrRebasing = errors.New("the log is being written anew: run adapter hub rebase to the end")
+
+// beingRebased keeps a replica that starts from making an empty log while the
+// old one is gone and the new one is not there.
+func (h *Hub) beingRebased(ctx context.Context, name string) error {
+	if name != LogStream {
+		return nil
+	}
+	_, err := h.js.Stream(ctx, rebaseStream)
+	switch {
+	case err == nil:
+		return ErrRebasing
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil
+	}
+	return err
+}
+
+// Rebase writes the live records of the hub's log into a new one, whose versions
+// are all beyond those that were ever shown: the remedy for a log that went back.
+// Replicas begin again with it by themselves, and gateways get the whole set. It
+// may be interrupted at any moment and run again: what it holds is in a stream of
+// its own until the new log is whole. Meanwhile events wait in INGEST. It returns
+// how many records the new log has.
+func Rebase(ctx context.Context, conn *nats.Conn, cfg Config) (records int, err error) {
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(apiTimeout))
+	if err != nil {
+		return 0, err
+	}
+	r := rebase{Hub: &Hub{cfg: cfg, conn: conn, js: js, batches: make(chan struct{}, maxBatches)}}
+	if err := r.begin(ctx); err != nil {
+		return 0, err
+	}
+	if err := r.renew(ctx); err != nil {
+		return 0, err
+	}
+	if records, err = r.fill(ctx); err != nil {
+		return 0, err
+	}
+	return records, r.end(ctx)
+}
+
+// rebase is one on its way. Its steps find out what was done already.
+type rebase struct {
+	*Hub
+	replicas int // of the log's stream
+}
+
+// begin copies the old log, after which nobody writes it any more.
+func (r *rebase) begin(ctx context.Context) error {
+	kept, err := r.js.Stream(ctx, rebaseStream)
+	if err == nil {
+		_, err = kept.GetLastMsgForSubject(ctx, rebaseComplete)
+		if err == nil {
+			r.replicas = kept.CachedInfo().Config.Replicas
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return fmt.Errorf("stream %s: %w", rebaseStream, err)
+		}
+		if err = r.js.DeleteStream(ctx, rebaseStream); err != nil { // half a copy
+			return fmt.Errorf("stream %s: %w", rebaseStream, err)
+		}
+	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s: %w", rebaseStream, err)
+	}
+	old, err := r.js.Stream(ctx, LogStream)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	fenced := old.CachedInfo().Config
+	fenced.Subjects, fenced.Metadata = []string{fencedSubject}, nil
+	if _, err = r.js.UpdateStream(ctx, fenced); err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	return r.copyOf(ctx, old)
+}
+
+func (r *rebase) copyOf(ctx context.Context, old jetstream.Stream) error {
+	r.replicas = old.CachedInfo().Config.Replicas
+	_, err := r.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: rebaseStream, Subjects: []string{rebasePrefix + ">"}, Replicas: r.replicas, AllowMsgTTL: true,
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", rebaseStream, err)
+	}
+	var acks []jetstream.PubAckFuture
+	flush := func() error {
+		for _, ack := range acks {
+			select {
+			case <-ack.Ok():
+			case err := <-ack.Err():
+				return fmt.Errorf("copy a record: %w", err)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		acks = acks[:0]
+		return nil
+	}
+	err = eachRecord(ctx, old, logSubjects, func(msg jetstream.Msg, rec revocation.Revocation) error {
+		copied := &nats.Msg{Subject: rebasePrefix + msg.Subject(), Data: msg.Data(), Header: nats.Header{}}
+		if ttl := rec.TTL(r.cfg.Now(), r.cfg.Grace); ttl > 0 {
+			copied.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(ttl, 10))
+		}
+		ack, err := r.js.PublishMsgAsync(copied)
+		if err != nil {
+			return fmt.Errorf("copy a record: %w", err)
+		}
+		if acks = append(acks, ack); len(acks) == MaxBatch {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err == nil {
+		_, err = r.js.Publish(ctx, rebaseComplete, nil)
+	}
+	return err
+}
+
+// renew puts a new log in the place of the old one.
+func (r *rebase) renew(ctx context.Context) error {
+	old, err := r.js.Stream(ctx, LogStream)
+	switch {
+	case err == nil:
+		if _, ours := old.CachedInfo().Config.Metadata[metadataRebasing]; ours {
+			r.log = old // interrupted while it was filled
+			return nil
+		}
+		if subjects := old.CachedInfo().Config.Subjects; len(subjects) != 1 || subjects[0] != fencedSubject {
+			return fmt.Errorf("stream %s is neither the old log nor the new one: a person must look; stream %s holds a copy", LogStream, rebaseStream)
+		}
+		if err := r.js.DeleteStream(ctx, LogStream); err != nil {
+			return fmt.Errorf("stream %s: %w", LogStream, err)
+		}
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	cfg := logConfig(r.cfg.Now())
+	cfg.Replicas, cfg.Metadata = r.replicas, map[string]string{metadataRebasing: "true"}
+	if r.log, err = r.js.CreateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	return nil
+}
+
+// fill writes the copy into the new log, merging with what replicas write there.
+func (r *rebase) fill(ctx context.Context) (records int, err error) {
+	kept, err := r.js.Stream(ctx, rebaseStream)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", rebaseStream, err)
+	}
+	writer := NewWriter(r.Hub, revocation.NewLog(r.cfg.Grace))
+	var batch []revocation.Revocation
+	flush := func() error {
+		for _, o := range writer.Put(ctx, batch...) {
+			if o.Err != nil {
+				return fmt.Errorf("write a record: %w", o.Err)
+			}
+		}
+		records, batch = records+len(batch), batch[:0]
+		return nil
+	}
+	err = eachRecord(ctx, kept, rebasePrefix+logSubjects, func(_ jetstream.Msg, rec revocation.Revocation) error {
+		if batch = append(batch, rec); len(batch) == MaxBatch {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	return records, err
+}
+
+// end gives the copy up and declares the new log whole, upon which the replicas
+// begin again with it.
+func (r *rebase) end(ctx context.Context) error {
+	if err := r.js.DeleteStream(ctx, rebaseStream); err != nil {
+		return fmt.Errorf("stream %s: %w", rebaseStream, err)
+	}
+	cfg := r.log.CachedInfo().Config
+	cfg.Metadata = map[string]string{metadataRebased: r.cfg.Now().UTC().Format(time.RFC3339Nano)}
+	if _, err := r.js.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	return nil
+}
+
+// eachRecord calls do for every record that is stored under subjects, in order,
+// until the leader says that there are no more. A record that cannot be
+// understood ends it: it must not get lost.
+func eachRecord(ctx context.Context, s jetstream.Stream, subjects string, do func(jetstream.Msg, revocation.Revocation) error) error {
+	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subjects}})
+	if err != nil {
+		return fmt.Errorf("read the records: %w", err)
+	}
+	messages, err := cons.Messages()
+	if err != nil {
+		return fmt.Errorf("read the records: %w", err)
+	}
+	defer messages.Stop()
+	for last, pending := uint64(0), uint64(0); ; {
+		if pending == 0 {
+			_, err := s.GetMsg(ctx, last+1, jetstream.WithGetMsgSubject(subjects))
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read the records: %w", err)
+			}
+		}
+		msg, err := messages.Next(jetstream.NextMaxWait(time.Second))
+		if errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil { // what was to come has expired
+			pending = 0
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the records: %w", err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("read the records: %w", err)
+		}
+		rec, err := decodeRecord(msg.Data())
+		if err != nil {
+			return fmt.Errorf("record %d: %w", meta.Sequence.Stream, err)
+		}
+		if err := do(msg, rec); err != nil {
+			return err
+		}
+		last, pending = meta.Sequence.Stream, meta.NumPending
+	}
+}
