@@ -15,6 +15,9 @@ func (h Hub) check(f *faults) {
 	default:
 		f.wrong("hub.mode", `"embedded" or "external"`, quoted(h.Mode))
 	}
+	if h.Store == "" {
+		f.add("hub.store", "is required, a directory")
+	}
 	if h.Replicas != 1 && h.Replicas != 3 && h.Replicas != 5 {
 		f.wrong("hub.replicas", "1, 3 or 5", h.Replicas)
 	}
@@ -25,9 +28,6 @@ func (h Hub) check(f *faults) {
 
 func (h Hub) checkEmbedded(f *faults) {
 	f.listener("hub", listener{h.Listen, h.TLS.Cert != "", h.Insecure})
-	if h.Store == "" {
-		f.add("hub.store", "is required, a directory")
-	}
 	if h.TLS.CA != "" && h.TLS.Cert == "" {
 		f.add("hub.tls.ca", "needs hub.tls.cert")
 	}
@@ -51,7 +51,6 @@ func (h Hub) checkExternal(f *faults) {
 	h.checkIdentity(f)
 	h.inert(f, []setting{
 		{"hub.listen", h.Listen != Default().Hub.Listen},
-		{"hub.store", h.Store != Default().Hub.Store},
 	})
 }
 

@@ -148,7 +148,6 @@ func TestValidateRefusesOfExternalHub(t *testing.T) {
 		"user twice":            {external(func(c *config.Config) { c.Hub.URLs, c.Hub.User = []config.URL{"tls://u:p@a"}, "u" }), "hub.urls[0]: names a user, which cannot be combined with hub.user"},
 		"token and nkey":        {external(func(c *config.Config) { c.Hub.URLs, c.Hub.NKey = []config.URL{"tls://t@a"}, "n" }), "hub.urls[0]: names a user, which cannot be combined with hub.nkey"},
 		"listen":                {external(func(c *config.Config) { c.Hub.Listen = "127.0.0.1:1" }), `hub.listen: has no effect when hub.mode is "external"`},
-		"store":                 {external(func(c *config.Config) { c.Hub.Store = "x" }), `hub.store: has no effect when hub.mode is "external"`},
 		"cert alone":            {external(func(c *config.Config) { c.Hub.TLS.Cert = "c" }), "hub.tls.key: is required with hub.tls.cert"},
 		"key alone":             {external(func(c *config.Config) { c.Hub.TLS.Key = "k" }), "hub.tls.cert: is required with hub.tls.key"},
 	}
