@@ -149,7 +149,7 @@ func (h *hubCluster) connect(t *testing.T, role string, opts ...nats.Option) (*n
 // adapterOf configures an adapter that reaches the hub as ext says.
 func adapterOf(t *testing.T, ext messaging.ExternalConfig) *adapter {
 	t.Helper()
-	hub := fmt.Sprintf("mode = \"external\"\nurls = [\"%s\"]\n", strings.Join(ext.URLs, `", "`))
+	hub := fmt.Sprintf("mode = \"external\"\nurls = [\"%s\"]\nstore = %q\n", strings.Join(ext.URLs, `", "`), filepath.Join(t.TempDir(), "hub"))
 	for key, value := range map[string]string{
 		"user": ext.User, "password": ext.Password, "nkey": ext.NKey, "credentials": ext.Credentials,
 	} {
