@@ -24,5 +24,6 @@
 //	20 OneAdapterPerStore        a second adapter on a store refuses to start and names the first
 //	21 KilledAtAnyMoment        kill -9 under load, again and again: what was acknowledged is there, no version is lower
 //	22 RestoredBackup           a log that went back is refused, rebased, and every gateway converges
-//	23 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
+//	23 UpgradeAndBack           a replica of the next format beside those of this one, under load, and back
+//	24 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
 package integration

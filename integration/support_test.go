@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func build(path string) error {
-	args := []string{"build", "-o", path}
+func build(path string, more ...string) error {
+	args := append([]string{"build", "-o", path}, more...)
 	if raceEnabled {
 		args = append(args, "-race")
 	}
@@ -67,6 +68,7 @@ func missing(t *testing.T, what string) {
 type adapter struct {
 	dir, config       string
 	hub, xds, control string // addresses
+	binary            string // what runs, if it is not the one that was built first
 	cmd               *exec.Cmd
 	log               *logBuffer
 	left              chan struct{} // closed when the process has left
@@ -126,7 +128,7 @@ func startAdapter(t *testing.T) *adapter {
 func (a *adapter) start(t *testing.T) {
 	t.Helper()
 	a.log = &logBuffer{}
-	a.cmd = exec.Command(binary, "run", "--config", a.config)
+	a.cmd = exec.Command(cmp.Or(a.binary, binary), "run", "--config", a.config)
 	a.cmd.Stderr = a.log
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)

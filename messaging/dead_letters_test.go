@@ -193,16 +193,16 @@ func TestAnUndecodableRecordIsNotOverwritten(t *testing.T) {
 	cfg := embedded(t)
 	cfg.MaxDeliveries = 2
 	r := start(t, cfg)
-	future := revokedRecord("jti-1", time.Now().Add(time.Hour))
-	future.Format = 2
-	sequence := r.store(t, future)
+	spoilt := revokedRecord("jti-1", time.Now().Add(time.Hour))
+	spoilt.Lifetime = 0
+	sequence := r.store(t, spoilt)
 	r.publish(t, messaging.SubjectApproval, jwtEvent("e1", "jti-1"))
 	r.settle(t)
 	if _, msg := r.record(t, revocation.DomainToken, "jti-1"); msg.Sequence != sequence {
 		t.Errorf("the record at %d was replaced at %d", sequence, msg.Sequence)
 	}
 	letters := r.deadLetters(t)
-	if len(letters) != 1 || !strings.Contains(letters[0].Reason, "its format is 2") {
+	if len(letters) != 1 || !strings.Contains(letters[0].Reason, "lifetime 0") {
 		t.Errorf("dead letters %v", letters)
 	}
 	if got := r.outcomes(t); got["retried"] != 1 || got["dead_letter"] != 1 {

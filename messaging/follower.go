@@ -274,6 +274,9 @@ func (f *Follower) apply(m mark, data []byte) error {
 	f.applied, f.newest = sequence, m
 	f.waiting++
 	r, err := decodeRecord(data)
+	if errors.Is(err, ErrNewerFormat) && f.NotReady() == "" {
+		return fmt.Errorf("record %d: %w", sequence, err) // its revocation would be missing
+	}
 	if err != nil {
 		f.metrics.undecodable.Inc()
 		f.say.WithError(err).WithField("sequence", sequence).

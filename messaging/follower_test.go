@@ -2,10 +2,12 @@ package messaging_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -248,9 +250,9 @@ func TestAnUndecodableRecordIsAnAlarm(t *testing.T) {
 	r.storeMany(t, 0, 3)
 	r.awaitReady(t)
 	r.settle(t)
-	future := revokedRecord("jti-1", time.Now().Add(time.Hour))
-	future.Format, future.State = 2, revocationv1.State_STATE_APPROVED
-	r.store(t, future)
+	spoilt := revokedRecord("jti-1", time.Now().Add(time.Hour))
+	spoilt.State, spoilt.Lifetime = revocationv1.State_STATE_APPROVED, 0
+	r.store(t, spoilt)
 	_, err := r.js.Publish(t.Context(), subject(revocation.DomainToken, "jti-2"), []byte(secret))
 	fatal(t, err)
 	r.settle(t)
@@ -264,6 +266,53 @@ func TestAnUndecodableRecordIsAnAlarm(t *testing.T) {
 	}
 	if lines := r.book.find(logrus.ErrorLevel, "A record of the hub cannot be understood"); len(lines) != 2 || strings.Contains(r.book.text(), secret) {
 		t.Errorf("%d error lines, want 2 without a token:\n%s", len(lines), r.book.text())
+	}
+}
+
+// A replica that cannot read what a newer one writes would serve a set in which
+// revocations are missing: it ends, and gateways go on to the newer one.
+func TestANewerRecordEndsTheReplica(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	ended := make(chan error, 1)
+	go func() { ended <- r.follower.Run(t.Context()) }()
+	r.awaitReady(t)
+	future := revokedRecord(secret, time.Now().Add(time.Hour))
+	future.Format = 2
+	r.store(t, future)
+	if err := <-ended; !errors.Is(err, messaging.ErrNewerFormat) || strings.Contains(err.Error(), secret) {
+		t.Errorf("it ended with: %v", err)
+	}
+}
+
+// Clocks of the adapter that are five minutes off, and grace of ten: the hub and
+// the log keep a revocation for at least as long as its token lives.
+func TestClocksThatAreOff(t *testing.T) {
+	t.Parallel()
+	for name, off := range map[string]time.Duration{"ahead": 5 * time.Minute, "behind": -5 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := &clock{}
+			now.advance(off)
+			cfg := embedded(t)
+			cfg.Now, cfg.PurgeInterval = now.Now, 10*time.Millisecond
+			r := start(t, cfg)
+			const life = time.Minute
+			expiry := time.Now().Add(life)
+			r.publish(t, messaging.SubjectRevocation, fields{"revokedToken": "a", "type": "JWT", "expiryTime": expiry.UnixMilli()}.event())
+			r.settle(t)
+			_, msg := r.record(t, revocation.DomainToken, "a")
+			ttl, err := strconv.Atoi(msg.Header.Get("Nats-TTL"))
+			if err != nil || time.Duration(ttl)*time.Second < life {
+				t.Errorf("the hub keeps it for %q s, %v; its token lives for %s", msg.Header.Get("Nats-TTL"), err, life)
+			}
+			r.store(t, revokedRecord("gone", now.Now().Add(life-grace-time.Second))) // tells when the log was purged
+			now.advance(life)                                                        // to the end of a's life
+			eventually(t, "the log is purged", func() bool { return r.metric(t, "records_purged_total") > 0 })
+			if held := r.log.Snapshot().Counts().Revoked(); held != 1 {
+				t.Errorf("%d are held at the end of the token's life, want it", held)
+			}
+		})
 	}
 }
 

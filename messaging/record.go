@@ -11,17 +11,25 @@ import (
 	"revocation-adapter/revocation"
 )
 
-// recordFormat is the format that is written. A reader reads it and the one
-// before.
-const recordFormat = 1
+// writtenFormat is the format that is written. A release that brings a new one
+// reads it (newestFormat) and still writes the one before; the next release
+// writes it. So replicas of two releases run side by side, and who goes back
+// finds nothing that he cannot read.
+const writtenFormat = 1
 
-// ErrRecord means that a stored record cannot be understood. That is an alarm,
-// never an approval.
-var ErrRecord = errors.New("the record cannot be understood")
+// The faults of a stored record.
+var (
+	// ErrRecord means that it cannot be understood. That is an alarm, never an
+	// approval.
+	ErrRecord = errors.New("the record cannot be understood")
+	// ErrNewerFormat means that a newer adapter wrote it. Who cannot read the log
+	// must not serve it.
+	ErrNewerFormat = errors.New("the record was written by a newer adapter")
+)
 
 func encodeRecord(r revocation.Revocation) ([]byte, error) {
 	rec := &revocationv1.Record{
-		Format: recordFormat, Domain: revocationv1.Domain(r.Domain), Key: r.Key, Digest: r.Digest[:],
+		Format: writtenFormat, Domain: revocationv1.Domain(r.Domain), Key: r.Key, Digest: r.Digest[:],
 		State: stateToWire(r.State), Kind: revocationv1.Kind(r.Kind),
 		ExpiryMillis: r.Expiry, Lifetime: revocationv1.Lifetime(r.Lifetime), TimeMicros: r.Time,
 		Tenant: r.Tenant, Source: r.Source, Reason: r.Reason,
@@ -77,9 +85,11 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 	switch {
 	case f.broken:
 		return revocation.Revocation{}, fmt.Errorf("%w: not a record", ErrRecord)
-	case format != recordFormat:
+	case format > newestFormat:
 		return revocation.Revocation{}, fmt.Errorf("%w: its format is %d, this adapter reads %d; upgrade the adapter",
-			ErrRecord, format, recordFormat)
+			ErrNewerFormat, format, newestFormat)
+	case format == 0:
+		return revocation.Revocation{}, fmt.Errorf("%w: it has no format", ErrRecord)
 	}
 	return checkRecord(r, recordEnums{domain, state, kind, lifetime}, digest)
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -109,7 +110,6 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 		spoil func(*revocationv1.Record)
 	}{
 		{"no format", func(r *revocationv1.Record) { r.Format = 0 }},
-		{"a later format", func(r *revocationv1.Record) { r.Format = 2 }},
 		{"no domain", func(r *revocationv1.Record) { r.Domain = 0 }},
 		{"a later domain", func(r *revocationv1.Record) { r.Domain = 5 }},
 		{"a domain that a cast would wrap", func(r *revocationv1.Record) { r.Domain = 257 }},
@@ -151,6 +151,14 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a later format", func(t *testing.T) {
+		rec := revokedRecord(secret, time.Now())
+		rec.Format = 2
+		if r, err := decodeWire(t, rec); !errors.Is(err, messaging.ErrNewerFormat) || errors.Is(err, messaging.ErrRecord) ||
+			strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "upgrade") {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	})
 	t.Run("no record", func(t *testing.T) {
 		whole, err := messaging.EncodeRecord(revocationOf(revocation.DomainToken, secret))
 		if err != nil {
