@@ -199,6 +199,26 @@ func ingest(t *testing.T, operator *nats.Conn) (given, waiting uint64) {
 	return state.LastSeq, state.Msgs
 }
 
+// dispatcher is the node that hands events to adapters.
+func (h *hubCluster) dispatcher(t *testing.T, operator *nats.Conn) (node int) {
+	t.Helper()
+	js, err := jetstream.New(operator)
+	must(t, err)
+	eventually(t, "somebody hands out events", func() bool {
+		consumer, err := js.Consumer(t.Context(), messaging.IngestStream, "adapter")
+		if err != nil {
+			return false
+		}
+		for node = range h.URLs() {
+			if h.Name(node) == consumer.CachedInfo().Cluster.Leader {
+				return true
+			}
+		}
+		return false
+	})
+	return node
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
