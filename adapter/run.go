@@ -60,15 +60,23 @@ type hubParts struct {
 	follower *messaging.Follower
 }
 
-// run serves until ctx ends. When the hub's log was written anew it begins again
-// with an empty one: every stream ends, and gateways come back for the whole set.
+// beginAgainAfter keeps a hub that fails at once from being opened without end.
+const beginAgainAfter = time.Second
+
+// run serves until ctx ends. When the hub's log was written anew, or its store
+// failed, it begins again: every stream ends, and gateways come back.
 func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	for {
 		err := serve(ctx, cfg, log)
-		if !errors.Is(err, messaging.ErrRebased) {
+		if !errors.Is(err, messaging.ErrRebased) && !errors.Is(err, messaging.ErrStoreFailed) {
 			return err
 		}
-		log.WithError(err).Warn("The adapter begins again, with the new log")
+		log.WithError(err).Warn("The adapter begins again")
+		select {
+		case <-time.After(beginAgainAfter):
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 
@@ -128,6 +136,7 @@ func (r *replica) followHub(ctx context.Context) error {
 	r.hub.Store(&hubParts{hub, follower})
 	listener := messaging.NewListener(hub, r.revocations, measures)
 	return together(ctx, follower.Run,
+		func(ctx context.Context) error { return hub.Guard(ctx, measures) },
 		func(ctx context.Context) error { return after(ctx, follower.Complete(), listener.Run) },
 		func(ctx context.Context) error { return tuneMemory(ctx, follower.Complete()) })
 }

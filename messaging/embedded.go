@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -51,6 +52,8 @@ type embeddedServer struct {
 	*server.Server
 	operator nkeys.KeyPair
 	lock     *flock.Flock
+	failed   atomic.Bool            // a write failed, after which the server takes no more
+	lost     atomic.Pointer[string] // what the server said of a stream that it could not read
 }
 
 func startEmbedded(cfg EmbeddedConfig, log logrus.FieldLogger) (*embeddedServer, error) {
@@ -80,8 +83,11 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 	if e.Server, err = server.NewServer(opts); err != nil {
 		return fmt.Errorf("server options: %w", err)
 	}
+	if err := e.prepareStore(cfg.Store, log); err != nil {
+		return err
+	}
 	fatal := make(chan string, 1)
-	e.SetLoggerV2(newServerLog(log, fatal), false, false, false)
+	e.SetLoggerV2(newServerLog(log, fatal, e), false, false, false)
 	e.Start() // returns when it listens, or has failed
 	select {
 	case reason := <-fatal:
@@ -90,6 +96,26 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 	}
 	if !e.ReadyForConnections(startTimeout) {
 		return fmt.Errorf("not ready after %s", startTimeout)
+	}
+	if stream := e.lost.Load(); stream != nil {
+		e.Shutdown()
+		e.WaitForShutdown()
+		return errors.Join(fmt.Errorf("%w: %s", ErrUnreadable, *stream), putBack(cfg.Store))
+	}
+	return forgetAside(cfg.Store)
+}
+
+// prepareStore keeps the server from removing what it cannot read.
+func (e *embeddedServer) prepareStore(store string, log logrus.FieldLogger) error {
+	removed, err := mendStore(store)
+	if err != nil {
+		return fmt.Errorf("mend the store: %w", err)
+	}
+	if len(removed) > 0 {
+		log.WithField("blocks", removed).Warn("Empty blocks, which a full disk or a crash left, were removed")
+	}
+	if err := setAside(store); err != nil { // a disk without links
+		log.WithError(err).Warn("The store cannot be set aside; if the server cannot read a stream, it removes it")
 	}
 	return nil
 }
@@ -131,7 +157,9 @@ func (e *embeddedServer) options(cfg EmbeddedConfig) (*server.Options, error) {
 	return opts, err
 }
 
-// embeddedConfig keeps the two accounts apart. In one account a client could
+// embeddedConfig bounds the store by the disk alone: left out, max_file_store is
+// what was free at the start, and streams that may grow to more are refused. It
+// keeps the two accounts apart. In one account a client could
 // listen to _INBOX.> and read every event delivered to the adapter, and a
 // publish whose reply is revoked.token.x would make the server write its own
 // acknowledgement over a stored revocation: permissions do not check replies.
@@ -142,6 +170,7 @@ jetstream {
   cipher: aes
   key: "$KEY"
   sync_interval: always
+  max_file_store: 1TB
 }
 accounts {
   HUB {

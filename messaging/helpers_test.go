@@ -292,7 +292,8 @@ func (r *replica) store(t *testing.T, rec *revocationv1.Record, opts ...jetstrea
 	t.Helper()
 	data, err := proto.Marshal(rec)
 	fatal(t, err)
-	ack, err := r.js.Publish(t.Context(), subject(revocation.Domain(rec.GetDomain()), rec.GetKey()), data, opts...) // a valid one
+	to := "revoked." + revocation.Domain(rec.GetDomain()).String() + "." + revocation.Digest(rec.GetDigest()).String() // a valid one
+	ack, err := r.js.Publish(t.Context(), to, data, opts...)
 	fatal(t, err)
 	return ack.Sequence
 }

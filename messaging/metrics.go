@@ -27,6 +27,7 @@ type metrics struct {
 	confirmed   prometheus.Gauge
 	stale       prometheus.Gauge
 	rebuilt     prometheus.Counter
+	diskFull    prometheus.Gauge
 	publication prometheus.Histogram
 }
 
@@ -65,6 +66,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "revocation_adapter_consumer_rebuilds_total",
 			Help: "How often the hub had more than arrived, so that it was asked anew.",
 		}),
+		diskFull: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "revocation_adapter_hub_disk_full",
+			Help: "1 while the disk of the embedded hub is full and events are refused.",
+		}),
 		publication: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "revocation_adapter_event_to_publication_seconds",
 			Help:    "Time from an event reaching the hub to its publication by this replica.",
@@ -72,7 +77,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	reg.MustRegister(m.events, m.full, m.undecodable, m.purged, m.unknown,
-		m.confirmed, m.stale, m.rebuilt, m.publication)
+		m.confirmed, m.stale, m.rebuilt, m.diskFull, m.publication)
 	return (*Metrics)(m)
 }
 

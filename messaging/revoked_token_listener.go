@@ -151,7 +151,7 @@ func gather(msg jetstream.Msg, events <-chan jetstream.Msg) []jetstream.Msg {
 // understood is an event that is to be stored.
 type understood struct {
 	msg        jetstream.Msg
-	deliveries uint64
+	meta       *jetstream.MsgMetadata
 	kind       string
 	revocation revocation.Revocation
 }
@@ -188,24 +188,35 @@ func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg)
 	state, event, err := decode(msg)
 	if err != nil {
 		l.log.WithFields(logrus.Fields{"subject": msg.Subject(), "reason": err}).Error("Event goes to the dead letters")
-		l.bury(ctx, msg, err)
+		l.bury(ctx, msg, meta, err)
 		return e, false
 	}
 	l.log.Info("Event ", event.Type, " is received")
 	l.log.Debug("RevokedToken: ", masked, ", Token Type: ", event.Type)
 	r := event.Revocation(state, meta.Timestamp, l.hub.cfg.UnknownLife)
+	backdate(&r, cameAt(msg.Headers(), meta.Timestamp))
 	if r.Expired(l.hub.cfg.Now(), l.hub.cfg.Grace) {
 		l.finish(msg, event.Type, outcomeExpired, msg.Ack())
 		return e, false
 	}
-	return understood{msg, meta.NumDelivered, event.Type, r}, true
+	return understood{msg, meta, event.Type, r}, true
+}
+
+// backdate gives what is replayed the time at which its event first came. The
+// date in place of an unknown expiry stays as it is: an earlier one could end a
+// revocation early, and anybody may say that an event came long ago.
+func backdate(r *revocation.Revocation, came time.Time) {
+	r.Time = came.UnixMicro()
+	for i := range r.Events {
+		r.Events[i].Time = r.Time
+	}
 }
 
 func (l *Listener) answer(ctx context.Context, e understood, o Outcome) {
 	switch {
-	case permanent(o.Err) && e.deliveries >= l.hub.cfg.MaxDeliveries:
-		l.log.WithError(o.Err).WithField("deliveries", e.deliveries).Error("Event cannot be stored")
-		l.bury(ctx, e.msg, fmt.Errorf("not stored after %d deliveries: %w", e.deliveries, o.Err))
+	case permanent(o.Err) && e.meta.NumDelivered >= l.hub.cfg.MaxDeliveries:
+		l.log.WithError(o.Err).WithField("deliveries", e.meta.NumDelivered).Error("Event cannot be stored")
+		l.bury(ctx, e.msg, e.meta, fmt.Errorf("not stored after %d deliveries: %w", e.meta.NumDelivered, o.Err))
 	case o.Err != nil:
 		l.finish(e.msg, e.kind, outcomeRetried, e.msg.NakWithDelay(nakDelay))
 	case !o.Changed:
@@ -230,8 +241,12 @@ func decode(msg jetstream.Msg) (revocation.State, Event, error) {
 	return 0, Event{}, malformed("events on %s are not handled yet", msg.Subject())
 }
 
-func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, reason error) {
-	if err := l.hub.bury(ctx, msg.Subject(), msg.Data(), reason.Error()); err != nil {
+func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) {
+	d := DeadLetter{
+		Subject: msg.Subject(), Event: msg.Data(), Reason: reason.Error(),
+		came: cameAt(msg.Headers(), meta.Timestamp),
+	}
+	if err := l.hub.bury(ctx, d); err != nil {
 		l.log.WithError(err).Error("Event cannot be buried, it will be delivered again")
 		l.finish(msg, "", outcomeRetried, msg.NakWithDelay(nakDelay))
 		return

@@ -36,7 +36,7 @@ const adapterConfig = `
 [log]
 level = %q
 [hub]
-listen = %q
+%s
 store = "hub"
 [xds]
 listen = %q
@@ -44,17 +44,27 @@ listen = %q
 listen = %q
 `
 
-// startAdapter starts the adapter in dir. Its log goes to a file there.
+// startAdapter starts the adapter in dir, with an embedded hub. Its log goes to a
+// file there.
 func startAdapter(ctx context.Context, binary, dir, level string) (*adapterProcess, error) {
-	a := &adapterProcess{dir: dir}
+	hub, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	return startAdapterAt(ctx, binary, dir, level, hub, fmt.Sprintf("listen = %q", hub))
+}
+
+// startAdapterAt starts the adapter with a hub that settings describe.
+func startAdapterAt(ctx context.Context, binary, dir, level, hub, settings string) (*adapterProcess, error) {
+	a := &adapterProcess{dir: dir, hub: hub}
 	var err error
-	for _, at := range []*string{&a.hub, &a.xds, &a.control} {
+	for _, at := range []*string{&a.xds, &a.control} {
 		if *at, err = freePort(); err != nil {
 			return nil, err
 		}
 	}
 	path := filepath.Join(dir, "adapter.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, adapterConfig, level, a.hub, a.xds, a.control), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, adapterConfig, level, settings, a.xds, a.control), 0o600); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(dir, "adapter.log"))
@@ -99,7 +109,7 @@ func (a *adapterProcess) readiness(ctx context.Context) (r readiness, err error)
 
 // await polls until the adapter is as wanted.
 func (a *adapterProcess) await(ctx context.Context, limit time.Duration, ok func(readiness) bool) error {
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(limit)
 	for {

@@ -22,6 +22,8 @@ func main() {
 		switch os.Args[1] {
 		case "serve":
 			role = func(ctx context.Context) error { return serve(ctx, os.Args[2:]) }
+		case "nats":
+			role = func(ctx context.Context) error { return natsServer(ctx, os.Args[2:]) }
 		case "clients":
 			role = clients
 		}
