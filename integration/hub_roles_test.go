@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -47,37 +46,8 @@ func TestHubRoles(t *testing.T) {
 		t.Run(name, func(t *testing.T) { test(t, operator) })
 	}
 	t.Run("a server that lost its store gets it back", func(t *testing.T) { r.replaceServer(t, operator) })
+	t.Run("a server that does not answer is left", func(t *testing.T) { r.leaveServer(t) })
 	t.Run("a backup is restored", func(t *testing.T) { r.restoreBackup(t, operator) })
-}
-
-// replaceServer takes away the store of the server that hands out the events:
-// meanwhile publishers try again, and it comes back with what the others have. The
-// adapter asks the next one for events without being told.
-func (r roles) replaceServer(t *testing.T, operator *nats.Conn) {
-	publisher, _ := r.hub.connect(t, "publisher", nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
-	r.settle(t, operator)
-	before, node := contents(t, operator), r.hub.dispatcher(t, operator)
-	must(t, r.hub.Kill(node))
-	eventually(t, "an event is stored without it", func() bool { return stored(publisher, "without-one") })
-	began := time.Now()
-	r.gateway.awaits(t, "without-one")
-	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("the event arrives %s after it was stored", took)
-	}
-	must(t, os.RemoveAll(filepath.Join(r.hub.dir, r.hub.Name(node))))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	must(t, r.hub.Restart(ctx, node))
-	r.settle(t, operator)
-	if after := contents(t, operator); len(after) != len(before)+1 {
-		t.Errorf("the streams were\n%v\nand are\n%v", before, after)
-	}
-}
-
-// stored publishes an event and says whether the hub answers that it has it.
-func stored(publisher *nats.Conn, jti string) bool {
-	reply, err := publisher.Request("tokenRevocation", []byte(envelope(event(jti, inAnHour()))), time.Second)
-	return err == nil && bytes.Contains(reply.Data, []byte(`{"stream":"INGEST"`))
 }
 
 // The file as it stands is refused, whatever else an operator has filled in; and

@@ -82,6 +82,10 @@ var ErrRefused = errors.New("the hub refuses the credentials")
 // they would hang for as long as their context lives.
 const apiTimeout = 5 * time.Second
 
+// pingInterval is a third of how long a server may be silent before another one
+// is tried. By default that would be six minutes, in which nothing is learnt.
+const pingInterval = 3 * time.Second
+
 // Open starts the embedded server, or reaches the external one, and checks that
 // the streams are as they must be, creating those that are missing. It returns
 // when publishers can publish. An external hub that is out of reach is tried
@@ -157,7 +161,8 @@ func (h *Hub) Close() {
 // dialUntil connects to the external hub, trying again while nobody answers.
 func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	for {
-		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"))
+		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"),
+			nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))
 		if err == nil || !unreachable(err) {
 			return conn, err
 		}

@@ -50,7 +50,8 @@ func running(t *testing.T, nodes int) *cluster.Cluster {
 
 func connect(t *testing.T, c *cluster.Cluster) jetstream.JetStream {
 	t.Helper()
-	conn, err := nats.Connect(strings.Join(c.URLs(), ","), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	conn, err := nats.Connect(strings.Join(c.URLs(), ","), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2)) // a paused server is left
 	fatal(t, err)
 	t.Cleanup(conn.Close)
 	js, err := jetstream.New(conn)
