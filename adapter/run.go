@@ -134,7 +134,7 @@ func (r *replica) followHub(ctx context.Context) error {
 	}
 	hub, err := messaging.Open(ctx, cfg)
 	if err != nil {
-		return err
+		return hubError(err)
 	}
 	defer hub.Close()
 	r.log.WithField("hub", hub.Address()).Info("The hub is open")

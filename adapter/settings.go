@@ -84,10 +84,24 @@ func dialHub(cfg config.Config) (*nats.Conn, error) {
 		}
 	}
 	conn, err := messaging.Dial(ext, nats.Name("adapter command line"), nats.Timeout(2*time.Second))
-	if err != nil {
+	switch {
+	case errors.Is(err, messaging.ErrRefused), errors.Is(err, messaging.ErrConfig):
+		return nil, hubError(fmt.Errorf("connect to the hub at %s: %w", name, err))
+	case err != nil:
 		return nil, exitError{exitUnreachable, fmt.Errorf("connect to the hub at %s: %w; is the adapter running?", name, err)}
 	}
 	return conn, nil
+}
+
+// hubError gives the code to an error of the hub that trying again cannot mend.
+func hubError(err error) error {
+	switch {
+	case errors.Is(err, messaging.ErrConfig):
+		return exitError{exitUsage, err}
+	case errors.Is(err, messaging.ErrRefused):
+		return exitError{exitUnreachable, err}
+	}
+	return err
 }
 
 // dialable turns a listen address into one that this machine can connect to.

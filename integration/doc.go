@@ -28,4 +28,5 @@
 //	24 Replay                    a dead letter is published again and makes its revocation, or is purged for good
 //	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
 //	26 FullDisk                  publishing fails and says why, what is stored is served, and it goes on when there is space
+//	27 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
 package integration

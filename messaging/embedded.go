@@ -290,7 +290,7 @@ func operatorKey(dir string) (nkeys.KeyPair, error) {
 	path := filepath.Join(dir, operatorFile)
 	seed, err := os.ReadFile(path)
 	if err == nil {
-		kp, err := nkeys.FromSeed([]byte(strings.TrimSpace(string(seed))))
+		kp, err := nkeys.ParseDecoratedUserNKey(seed)
 		if err != nil {
 			return nil, fmt.Errorf("operator key %s: %w", path, err)
 		}

@@ -14,11 +14,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"github.com/sirupsen/logrus"
 )
 
@@ -73,9 +75,16 @@ type Hub struct {
 // ErrConfig means that a Config cannot work.
 var ErrConfig = errors.New("hub configuration")
 
+// ErrRefused means that the hub was reached, and does not know the credentials.
+var ErrRefused = errors.New("the hub refuses the credentials")
+
 // apiTimeout bounds a single JetStream request. Before a cluster has a leader
 // they would hang for as long as their context lives.
 const apiTimeout = 5 * time.Second
+
+// pingInterval is a third of how long a server may be silent before another one
+// is tried. By default that would be six minutes, in which nothing is learnt.
+const pingInterval = 3 * time.Second
 
 // Open starts the embedded server, or reaches the external one, and checks that
 // the streams are as they must be, creating those that are missing. It returns
@@ -152,7 +161,8 @@ func (h *Hub) Close() {
 // dialUntil connects to the external hub, trying again while nobody answers.
 func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	for {
-		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"))
+		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"),
+			nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))
 		if err == nil || !unreachable(err) {
 			return conn, err
 		}
@@ -170,16 +180,39 @@ func unreachable(err error) bool {
 	if bad := new(url.Error); errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return false
 	}
-	return !errors.Is(err, nats.ErrAuthorization) && !errors.Is(err, nats.ErrAuthExpired) &&
-		!errors.Is(err, nats.ErrAccountAuthExpired) && !errors.Is(err, ErrConfig)
+	return !errors.Is(err, ErrRefused) && !errors.Is(err, ErrConfig)
 }
 
 // Dial connects to a NATS server as ext says.
 func Dial(ext ExternalConfig, opts ...nats.Option) (*nats.Conn, error) {
+	identity, err := ext.identity()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, identity...)
+	if ext.CA != "" {
+		opts = append(opts, nats.RootCAs(ext.CA))
+	}
+	if ext.Cert != "" {
+		opts = append(opts, nats.ClientCert(ext.Cert, ext.Key))
+	}
+	conn, err := nats.Connect(strings.Join(ext.URLs, ","), opts...)
+	if err != nil {
+		return nil, ext.explain(err, opts)
+	}
+	return conn, nil
+}
+
+// identity is who connects. The files are read here: a connection would try
+// again with one that is damaged.
+func (ext ExternalConfig) identity() (opts []nats.Option, err error) {
 	if ext.User != "" {
 		opts = append(opts, nats.UserInfo(ext.User, ext.Password))
 	}
 	if ext.Credentials != "" {
+		if err := checkSeed(ext.Credentials); err != nil {
+			return nil, fmt.Errorf("%w: credentials %s: %w", ErrConfig, ext.Credentials, err)
+		}
 		opts = append(opts, nats.UserCredentials(ext.Credentials))
 	}
 	if ext.NKey != "" {
@@ -189,11 +222,59 @@ func Dial(ext ExternalConfig, opts ...nats.Option) (*nats.Conn, error) {
 		}
 		opts = append(opts, nkey)
 	}
-	if ext.CA != "" {
-		opts = append(opts, nats.RootCAs(ext.CA))
+	return opts, nil
+}
+
+func checkSeed(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
 	}
-	if ext.Cert != "" {
-		opts = append(opts, nats.ClientCert(ext.Cert, ext.Key))
+	kp, err := nkeys.ParseDecoratedUserNKey(text)
+	if err != nil {
+		return err
 	}
-	return nats.Connect(strings.Join(ext.URLs, ","), opts...)
+	kp.Wipe()
+	return nil
+}
+
+// explain says which of the servers' errors counts. A connection reports the
+// last server's: "no servers available" where one of them refused the
+// credentials and the next one is away.
+func (ext ExternalConfig) explain(err error, opts []nats.Option) error {
+	for i := 0; !refuses(err); i++ {
+		if i == len(ext.URLs) || len(ext.URLs) == 1 {
+			return err
+		}
+		conn, one := nats.Connect(ext.URLs[i], opts...)
+		if one == nil {
+			conn.Close() // it is back: the next try will do
+			return err
+		}
+		if refuses(one) {
+			err = one
+		}
+	}
+	return fmt.Errorf("%w (%s): %w", ErrRefused, ext.who(), err)
+}
+
+func refuses(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired) ||
+		errors.Is(err, nats.ErrNkeysNotSupported)
+}
+
+// who names the credentials without their secret.
+func (ext ExternalConfig) who() string {
+	switch {
+	case ext.User != "":
+		return "user " + ext.User
+	case ext.Credentials != "":
+		return "credentials " + ext.Credentials
+	case ext.NKey != "":
+		return "nkey " + ext.NKey
+	case strings.Contains(strings.Join(ext.URLs, ""), "@"):
+		return "those of the URL"
+	}
+	return "none are given"
 }

@@ -32,6 +32,10 @@ const (
 	nakDelay       = time.Second
 	stopTimeout    = 2 * time.Second // to finish an event; then the hub delivers it again
 	fullDelay      = time.Second     // between two looks at whether the log has room again
+
+	// A request for events that the consumer's leader does not know, for it is new,
+	// is missed after two of these; by default events would wait for 30 s.
+	pullHeartbeat = time.Second
 )
 
 // NewListener returns a listener of hub whose replica knows what log says.
@@ -45,7 +49,8 @@ func (l *Listener) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
-	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending / 4))
+	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending/4),
+		jetstream.PullHeartbeat(pullHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
