@@ -161,8 +161,8 @@ func (h *Hub) Close() {
 // dialUntil connects to the external hub, trying again while nobody answers.
 func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	for {
-		conn, err := Dial(cfg.External, nats.MaxReconnects(-1), nats.Name("revocation-adapter"),
-			nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))
+		conn, err := Dial(cfg.External, append(keepTrying(cfg.Log),
+			nats.Name("revocation-adapter"), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))...)
 		if err == nil || !unreachable(err) {
 			return conn, err
 		}
@@ -172,6 +172,25 @@ func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 			return nil, errors.Join(ctx.Err(), err)
 		case <-time.After(time.Second):
 		}
+	}
+}
+
+// keepTrying keeps a connection alive for ever, whatever the servers answer while
+// they are replaced, and says when it breaks.
+func keepTrying(log logrus.FieldLogger) []nats.Option {
+	return []nats.Option{
+		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.WithError(err).Warn("The connection to the hub is lost, trying again")
+			}
+		}),
+		nats.ReconnectHandler(func(conn *nats.Conn) {
+			log.WithField("hub", conn.ConnectedUrlRedacted()).Info("The hub is connected again")
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			log.WithError(err).Debug("The hub cannot be reached")
+		}),
 	}
 }
 

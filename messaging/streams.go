@@ -85,12 +85,12 @@ func deadLetterConfig() jetstream.StreamConfig {
 }
 
 // openStream returns the stream of cfg, created if it is missing. It never
-// changes one that exists.
+// changes one that exists. A hub that cannot answer yet is asked until ctx ends.
 func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, 4*apiTimeout)
-	defer cancel()
 	for {
-		s, err := h.tryStream(ctx, cfg)
+		tryCtx, cancel := context.WithTimeout(ctx, apiTimeout)
+		s, err := h.tryStream(tryCtx, cfg)
+		cancel()
 		if err == nil || !worthAnotherTry(err) || ctx.Err() != nil {
 			return s, err
 		}
