@@ -22,7 +22,10 @@ go -C resources/tools build -o "$tmp/" ./descriptors \
 	google.golang.org/grpc/cmd/protoc-gen-go-grpc
 "$tmp/descriptors" >"$tmp/envoy.binpb"
 
-protoc --descriptor_set_in="$tmp/envoy.binpb" -I resources/proto \
+# protoc looks for google/protobuf/*.proto beside itself first, and they differ
+# with what else is installed. From here it finds those of the Go module alone.
+cp "$(command -v protoc)" "$tmp/protoc"
+"$tmp/protoc" --descriptor_set_in="$tmp/envoy.binpb" -I resources/proto \
 	--plugin="$tmp/protoc-gen-go" --go_out=. --go_opt=module=revocation-adapter \
 	--plugin="$tmp/protoc-gen-go-grpc" --go-grpc_out=. --go-grpc_opt=module=revocation-adapter \
 	--include_imports --descriptor_set_out=resources/proto/revocation-adapter.binpb \
