@@ -47,6 +47,7 @@ func fillDisk(t *testing.T, dir string) (free func()) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel() // it waits for answers that do not come
 	disk := smallDisk(t, "40m")
 	a := newAdapter(t, map[string]string{})
 	rehub(t, a, fmt.Sprintf("listen = %q\nstore = %q\n", a.hub, filepath.Join(disk, "hub")))

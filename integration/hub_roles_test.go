@@ -25,6 +25,7 @@ import (
 // The roles of resources/conf/nats-cluster.conf on a cluster started from it:
 // each can do its own job, through to the gateways, and nothing else.
 func TestHubRoles(t *testing.T) {
+	t.Parallel() // it waits for elections
 	h := startHub(t)
 	a := adapterOf(t, h.as("operator"))
 	a.start(t)
