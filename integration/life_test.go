@@ -23,7 +23,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := startAdapter(t)
 			var all []string
-			for i := range 20 {
+			for i := range 8 {
 				jti := fmt.Sprint("kept-", i)
 				if code, _, errOut := a.run(t, "revoke", jti, "--expires-in", "1h"); code != 0 {
 					t.Fatal(errOut)
