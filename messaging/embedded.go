@@ -84,7 +84,8 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 	if e.Server, err = server.NewServer(opts); err != nil {
 		return fmt.Errorf("server options: %w", err)
 	}
-	if err := e.prepareStore(cfg.Store, log); err != nil {
+	aside, err := e.prepareStore(cfg.Store, log)
+	if err != nil {
 		return err
 	}
 	fatal := make(chan string, 1)
@@ -101,24 +102,33 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 	if stream := e.lost.Load(); stream != nil {
 		e.Shutdown()
 		e.WaitForShutdown()
-		return errors.Join(fmt.Errorf("%w: %s", ErrUnreadable, *stream), putBack(cfg.Store))
+		err := fmt.Errorf("%w: %s", ErrUnreadable, *stream)
+		if !aside {
+			return err
+		}
+		return errors.Join(err, putBack(cfg.Store))
 	}
 	return forgetAside(cfg.Store)
 }
 
-// prepareStore keeps the server from removing what it cannot read.
-func (e *embeddedServer) prepareStore(store string, log logrus.FieldLogger) error {
+// prepareStore keeps the server from removing what it cannot read. Aside says
+// whether the whole store is set aside.
+func (e *embeddedServer) prepareStore(store string, log logrus.FieldLogger) (aside bool, err error) {
+	if err := restoreAside(store); err != nil {
+		return false, fmt.Errorf("restore the store: %w", err)
+	}
 	removed, err := mendStore(store)
 	if err != nil {
-		return fmt.Errorf("mend the store: %w", err)
+		return false, fmt.Errorf("mend the store: %w", err)
 	}
 	if len(removed) > 0 {
 		log.WithField("blocks", removed).Warn("Empty blocks, which a full disk or a crash left, were removed")
 	}
 	if err := setAside(store); err != nil { // a disk without links
 		log.WithError(err).Warn("The store cannot be set aside; if the server cannot read a stream, it removes it")
+		return false, forgetAside(store)
 	}
-	return nil
+	return true, nil
 }
 
 // options are written as a NATS configuration, so that an operator can compare

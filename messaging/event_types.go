@@ -164,7 +164,7 @@ func (e Event) Revocation(state revocation.State, at time.Time, unknownLife time
 		r.Expiry, r.Lifetime = revocation.Never, revocation.Forever
 	}
 	if e.ID != "" {
-		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time}}
+		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: state}}
 	}
 	return r
 }

@@ -196,7 +196,7 @@ func TestRevocationOfAnEvent(t *testing.T) {
 		r.Kind != revocation.KindAPIKey || r.Expiry != e.Expiry || r.Time != at.UnixMicro() || r.Tenant != "-1234" {
 		t.Errorf("got %+v of %+v", r, e)
 	}
-	if len(r.Events) != 1 || r.Events[0] != (revocation.Event{ID: "e1", Time: at.UnixMicro()}) {
+	if len(r.Events) != 1 || r.Events[0] != (revocation.Event{ID: "e1", Time: at.UnixMicro(), State: revocation.Approved}) {
 		t.Errorf("events %+v, want e1 alone", r.Events)
 	}
 	e.ID = ""

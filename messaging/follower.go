@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,11 +44,12 @@ type Follower struct {
 
 	mu       sync.Mutex // held by whoever changes what follows, or writes log
 	applied  uint64     // sequence of REVOCATIONS up to which all was delivered or is gone
-	newest   mark       // the last message that was applied
+	marks    []mark     // the last messages that were applied, the newest last
 	waiting  int        // records applied since the last publication
 	pending  []time.Time
-	unread   int  // records that could not be understood when the log was first read
-	wentBack bool // what the hub holds now may be another log
+	unread   int    // records that could not be understood when the log was first read
+	wentBack bool   // what the hub holds now may be another log
+	endedAt  uint64 // where that log ended then
 }
 
 // mark tells a message from another one that has its sequence in another log.
@@ -78,6 +80,7 @@ const (
 	backFor      = 4 * time.Second        // how long the log must end too early for a replica that has read none of it
 	maxWaiting   = 64                     // records applied before they are published, whatever is pending
 	maxMeasured  = 1024
+	maxMarks     = 64
 	pullMessages = 10_000
 )
 
@@ -273,7 +276,11 @@ func (f *Follower) apply(m mark, data []byte) error {
 	if sequence <= f.applied {
 		return nil // it expired on its way, and the version has risen past it
 	}
-	f.applied, f.newest = sequence, m
+	f.applied = sequence
+	if len(f.marks) == maxMarks {
+		f.marks = slices.Delete(f.marks, 0, maxMarks/2)
+	}
+	f.marks = append(f.marks, m)
 	f.waiting++
 	r, err := decodeRecord(data)
 	if errors.Is(err, ErrNewerFormat) && f.NotReady() == "" {
@@ -340,15 +347,18 @@ func (f *Follower) confirm(ctx context.Context) error {
 		return nil // it does not hold everything yet
 	}
 	last, shown := info.State.LastSeq, max(head, f.shown.version)
-	sameLog := last >= shown && f.sameLog(callCtx)
+	same, other := false, false
+	if last >= shown {
+		same, other = f.compare(callCtx)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.wentBack && sameLog:
+	case f.wentBack && same:
 		f.readOn()
 		return errBlind // what arrived meanwhile was not taken
 	case f.wentBack:
-	case last < shown:
+	case last < shown || other:
 		f.fellBehind(last, shown)
 	case nothingFollows:
 		f.behind, f.stuck = time.Time{}, progress{}
@@ -458,26 +468,40 @@ func (f *Follower) fellBehind(last, shown uint64) {
 	if f.behind.IsZero() {
 		f.behind = time.Now()
 	}
-	if f.newest.sequence == 0 && time.Since(f.behind) < backFor {
+	if len(f.marks) == 0 && time.Since(f.behind) < backFor {
 		return
 	}
-	f.wentBack = true
+	f.wentBack, f.endedAt = true, last
 	f.setNotReady(fmt.Sprintf("%v: it ends at %d, version %d was shown already; see adapter hub rebase", ErrWentBack, last, shown))
 	f.say.WithFields(logrus.Fields{"last": last, "version": shown}).
 		Error("The hub's log went back: was a backup restored? New gateways are refused until adapter hub rebase")
 }
 
-// sameLog says, of a log that had gone back, whether it is after all the one that
-// was read: a leader that was deposed answered.
-func (f *Follower) sameLog(ctx context.Context) bool {
+// compare asks the hub for messages that were applied: stored at the same time,
+// it is the same log, and a leader that was deposed had answered; at another, a
+// log in its place has grown past what was shown. What is gone tells nothing. Of
+// a log that had ended too early only what lay beyond its end counts.
+func (f *Follower) compare(ctx context.Context) (same, other bool) {
 	f.mu.Lock()
-	newest, wentBack := f.newest, f.wentBack
-	f.mu.Unlock()
-	if !wentBack || newest.sequence == 0 {
-		return false
+	marks, endedAt := slices.Clone(f.marks), f.endedAt
+	if !f.wentBack {
+		marks, endedAt = marks[max(0, len(marks)-1):], 0
 	}
-	msg, err := f.hub.log.GetMsg(ctx, newest.sequence)
-	return err == nil && msg.Time.Equal(newest.stored)
+	f.mu.Unlock()
+	for _, m := range slices.Backward(marks) {
+		if m.sequence <= endedAt {
+			break
+		}
+		msg, err := f.hub.log.GetMsg(ctx, m.sequence)
+		if err == nil {
+			same = msg.Time.Equal(m.stored)
+			return same, !same
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+	}
+	return false, false
 }
 
 func (f *Follower) readOn() {

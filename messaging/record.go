@@ -35,7 +35,7 @@ func encodeRecord(r revocation.Revocation) ([]byte, error) {
 		Tenant: r.Tenant, Source: r.Source, Reason: r.Reason,
 	}
 	for _, e := range r.Events {
-		rec.Events = append(rec.Events, &revocationv1.Event{Id: e.ID, TimeMicros: e.Time})
+		rec.Events = append(rec.Events, &revocationv1.Event{Id: e.ID, TimeMicros: e.Time, State: stateToWire(e.State)})
 	}
 	return proto.Marshal(rec)
 }
@@ -102,6 +102,8 @@ func decodeEventID(f *recordFields) revocation.Event {
 			e.ID = f.text()
 		case 2:
 			e.Time = int64(f.varint()) // two's complement is the wire form
+		case 3:
+			e.State = stateFromWire(f.varint())
 		default:
 			f.skip()
 		}
@@ -139,6 +141,11 @@ func checkRecord(r revocation.Revocation, e recordEnums, digest []byte) (revocat
 		return refuse("domain %s and a key of %d bytes", r.Domain, len(r.Key))
 	case !r.Domain.Secret() && revocation.DigestOf(r.Domain, r.Key) != r.Digest:
 		return refuse("the digest is not the key's")
+	}
+	for i := range r.Events {
+		if e := &r.Events[i]; e.State == 0 { // written before events had one
+			e.State = r.State
+		}
 	}
 	return r, nil
 }

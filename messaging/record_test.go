@@ -1,6 +1,7 @@
 package messaging_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -21,7 +22,7 @@ func revocationOf(d revocation.Domain, key string) revocation.Revocation {
 		Domain: d, Key: key, Digest: revocation.DigestOf(d, key), State: revocation.Revoked,
 		Expiry: 1_800_000_000_000, Lifetime: revocation.Dated, Time: 1_700_000_000_000_001,
 		Tenant: "-1234", Source: "nats", Reason: "stolen",
-		Events: []revocation.Event{{ID: "e2", Time: 1_700_000_000_000_001}, {ID: "e1", Time: 1_600_000_000_000_000}},
+		Events: []revocation.Event{{ID: "e2", Time: 1_700_000_000_000_001, State: revocation.Revoked}, {ID: "e1", Time: 1_600_000_000_000_000, State: revocation.Approved}},
 	}
 	if d.Secret() {
 		r.Key = ""
@@ -97,7 +98,7 @@ func TestRecordKeepsItsFieldNumbers(t *testing.T) {
 	want := revocation.Revocation{
 		Domain: revocation.DomainToken, Key: "a", Digest: digest, State: revocation.Revoked, Kind: revocation.KindAPIKey,
 		Expiry: 100, Lifetime: revocation.Dated, Time: 7, Tenant: "t", Source: "s", Reason: "r",
-		Events: []revocation.Event{{ID: "e", Time: 7}},
+		Events: []revocation.Event{{ID: "e", Time: 7, State: revocation.Revoked}},
 	}
 	if got, err := messaging.DecodeRecord(stored); !reflect.DeepEqual(got, want) || err != nil {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -233,13 +234,14 @@ func general(rec *revocationv1.Record) revocation.Revocation {
 		Domain: revocation.Domain(rec.GetDomain()), Key: rec.GetKey(), Digest: revocation.Digest(rec.GetDigest()), //nolint:gosec // a valid one
 		Kind: revocation.Kind(rec.GetKind()), Expiry: rec.GetExpiryMillis(), Lifetime: revocation.Lifetime(rec.GetLifetime()), //nolint:gosec // valid ones
 		Time: rec.GetTimeMicros(), Tenant: rec.GetTenant(), Source: rec.GetSource(), Reason: rec.GetReason(),
-		State: map[revocationv1.State]revocation.State{
-			revocationv1.State_STATE_REVOKED:  revocation.Revoked,
-			revocationv1.State_STATE_APPROVED: revocation.Approved,
-		}[rec.GetState()],
 	}
+	states := map[revocationv1.State]revocation.State{
+		revocationv1.State_STATE_REVOKED:  revocation.Revoked,
+		revocationv1.State_STATE_APPROVED: revocation.Approved,
+	}
+	r.State = states[rec.GetState()]
 	for _, e := range rec.GetEvents() {
-		r.Events = append(r.Events, revocation.Event{ID: e.GetId(), Time: e.GetTimeMicros()})
+		r.Events = append(r.Events, revocation.Event{ID: e.GetId(), Time: e.GetTimeMicros(), State: cmp.Or(states[e.GetState()], r.State)})
 	}
 	return r
 }

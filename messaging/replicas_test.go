@@ -67,7 +67,9 @@ func TestTwoReplicasConverge(t *testing.T) {
 func eventIDs(rec *revocationv1.Record) []string {
 	var ids []string
 	for _, e := range rec.GetEvents() {
-		ids = append(ids, e.GetId())
+		if e.GetId() != "" {
+			ids = append(ids, e.GetId())
+		}
 	}
 	return ids
 }

@@ -161,11 +161,23 @@ type understood struct {
 func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
 	var events []understood
 	var revocations []revocation.Revocation
+	var malformed []func() error
 	for _, msg := range msgs {
-		if e, ok := l.handleTokenRevocation(ctx, msg); ok {
+		e, err := l.handleTokenRevocation(msg)
+		switch {
+		case err != nil:
+			malformed = append(malformed, func() error { return l.bury(ctx, msg, e.meta, err) })
+		case e.msg != nil:
 			events, revocations = append(events, e), append(revocations, e.revocation)
 		}
 	}
+	defer func() { // after the others, which must not wait for it
+		for _, bury := range malformed {
+			if bury() != nil {
+				return // the rest would fail as well: ackWait brings them back
+			}
+		}
+	}()
 	outcomes := l.writer.Put(ctx, revocations...)
 	for i, outcome := range outcomes {
 		l.answer(ctx, events[i], outcome)
@@ -179,17 +191,16 @@ func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
 // handleTokenRevocation decides what becomes of one event: malformed → dead
 // letter and terminated; expired → acknowledged and dropped; else it is to be
 // stored.
-func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg) (e understood, ok bool) {
+func (l *Listener) handleTokenRevocation(msg jetstream.Msg) (e understood, err error) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		l.log.WithError(err).Error("An event has no metadata")
-		return e, false // delivered again after ackWait
+		return e, nil // delivered again after ackWait
 	}
 	state, event, err := decode(msg)
 	if err != nil {
 		l.log.WithFields(logrus.Fields{"subject": msg.Subject(), "reason": err}).Error("Event goes to the dead letters")
-		l.bury(ctx, msg, meta, err)
-		return e, false
+		return understood{meta: meta}, err
 	}
 	l.log.Info("Event ", event.Type, " is received")
 	l.log.Debug("RevokedToken: ", masked, ", Token Type: ", event.Type)
@@ -197,9 +208,9 @@ func (l *Listener) handleTokenRevocation(ctx context.Context, msg jetstream.Msg)
 	backdate(&r, cameAt(msg.Headers(), meta.Timestamp))
 	if r.Expired(l.hub.cfg.Now(), l.hub.cfg.Grace) {
 		l.finish(msg, event.Type, outcomeExpired, msg.Ack())
-		return e, false
+		return e, nil
 	}
-	return understood{msg, meta, event.Type, r}, true
+	return understood{msg, meta, event.Type, r}, nil
 }
 
 // backdate gives what is replayed the time at which its event first came. The
@@ -216,7 +227,7 @@ func (l *Listener) answer(ctx context.Context, e understood, o Outcome) {
 	switch {
 	case permanent(o.Err) && e.meta.NumDelivered >= l.hub.cfg.MaxDeliveries:
 		l.log.WithError(o.Err).WithField("deliveries", e.meta.NumDelivered).Error("Event cannot be stored")
-		l.bury(ctx, e.msg, e.meta, fmt.Errorf("not stored after %d deliveries: %w", e.meta.NumDelivered, o.Err))
+		_ = l.bury(ctx, e.msg, e.meta, fmt.Errorf("not stored after %d deliveries: %w", e.meta.NumDelivered, o.Err))
 	case o.Err != nil:
 		l.finish(e.msg, e.kind, outcomeRetried, e.msg.NakWithDelay(nakDelay))
 	case !o.Changed:
@@ -241,7 +252,7 @@ func decode(msg jetstream.Msg) (revocation.State, Event, error) {
 	return 0, Event{}, malformed("events on %s are not handled yet", msg.Subject())
 }
 
-func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) {
+func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) error {
 	d := DeadLetter{
 		Subject: msg.Subject(), Event: msg.Data(), Reason: reason.Error(),
 		came: cameAt(msg.Headers(), meta.Timestamp),
@@ -249,9 +260,10 @@ func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.
 	if err := l.hub.bury(ctx, d); err != nil {
 		l.log.WithError(err).Error("Event cannot be buried, it will be delivered again")
 		l.finish(msg, "", outcomeRetried, msg.NakWithDelay(nakDelay))
-		return
+		return err
 	}
 	l.finish(msg, "", outcomeDead, msg.TermWithReason("dead letter"))
+	return nil
 }
 
 // finish counts what became of an event and reports an answer that could not be

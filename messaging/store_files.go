@@ -14,6 +14,7 @@ import (
 
 const (
 	asideDir = "jetstream.aside"
+	metaFile = "meta.inf" // of a stream
 
 	blockExt, keyExt = ".blk", ".key"
 )
@@ -66,37 +67,38 @@ func sizeOf(path string) (int64, error) {
 	return info.Size(), nil
 }
 
-// setAside links every file of the streams into a directory beside them. What was
-// set aside by a process that was killed while the server removed a stream is put
-// back before.
+// setAside links every file of the streams into a directory beside them.
 func setAside(store string) error {
-	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
-	if err := putBackMissing(aside, streams); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(aside); err != nil {
-		return err
-	}
-	return filepath.WalkDir(streams, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) && path == streams {
+	return link(filepath.Join(store, storeVersion), filepath.Join(store, asideDir))
+}
+
+// link links every file below from to where it is missing below to.
+func link(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path == from {
 			return nil // a new store
 		}
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(streams, path)
+		rel, err := filepath.Rel(from, path)
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			return os.MkdirAll(filepath.Join(aside, rel), 0o700)
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
 		}
-		return os.Link(path, filepath.Join(aside, rel))
+		if err := os.Link(path, filepath.Join(to, rel)); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
 	})
 }
 
-// putBackMissing restores the streams that are set aside and nowhere else.
-func putBackMissing(aside, streams string) error {
+// restoreAside puts back the streams of which files are missing: the process that
+// had set them aside was killed while the server removed what it could not read.
+func restoreAside(store string) error {
+	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
 	kept, err := filepath.Glob(filepath.Join(aside, "*", "streams", "*"))
 	if err != nil {
 		return err
@@ -107,26 +109,27 @@ func putBackMissing(aside, streams string) error {
 			return err
 		}
 		at := filepath.Join(streams, rel)
-		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) {
-			continue // it is there, or nobody can say
+		if _, err := os.Stat(filepath.Join(at, metaFile)); err == nil {
+			continue // a server removes that with the rest
 		}
-		if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
-			return err
-		}
-		if err := os.Rename(stream, at); err != nil {
+		if err := link(stream, at); err != nil {
 			return err
 		}
 	}
-	return nil
+	return forgetAside(store)
 }
 
 // putBack restores the streams as they were set aside. The server has stopped.
 func putBack(store string) error {
 	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
-	if err := os.RemoveAll(streams); err != nil {
+	spoilt := streams + ".spoilt"
+	if err := os.Rename(streams, spoilt); err != nil {
 		return err
 	}
-	return os.Rename(aside, streams)
+	if err := os.Rename(aside, streams); err != nil {
+		return err
+	}
+	return os.RemoveAll(spoilt)
 }
 
 // forgetAside removes the links: the streams were read.

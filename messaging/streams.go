@@ -112,7 +112,8 @@ func worthAnotherTry(err error) bool {
 	if !errors.As(err, &api) || api.APIError() == nil {
 		return true
 	}
-	return api.APIError().Code == 503
+	// Not found: it is being made by another replica, and not yet known everywhere.
+	return api.APIError().Code == 503 || api.APIError().Code == 404
 }
 
 func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {

@@ -13,91 +13,106 @@ const keptEvents = 4
 // pure, and any order and repetition of events ends in the same record:
 //
 //   - the later event decides the state, and revoked wins a tie;
+//   - an event that came more than once counts at its first time, whichever copy
+//     is seen first;
 //   - the expiry is the greatest ever seen, and so is the lifetime;
-//   - an event whose id is already listed changes nothing;
 //   - what has no time (a full sync) creates or extends, and never overturns.
 //
 // Both must be of the same key.
 func Merge(a, b Revocation) Revocation {
-	if sameEvent(a, b) {
-		return first(a, b)
+	if b.describes(a) > 0 {
+		a, b = b, a
 	}
-	if repeats(b, a) {
-		return a
+	merged := a // what else the record says is the greater of the two
+	merged.Expiry, merged.Lifetime = mergeExpiry(a, b)
+	merged.Events = mergeEvents(a.statements(), b.statements())
+	last := merged.Events[0]
+	merged.Time, merged.State = last.Time, last.State
+	if len(merged.Events) == 1 && last.ID == "" {
+		merged.Events = nil // Time and State say it
 	}
-	if repeats(a, b) {
-		return b
-	}
-	merged := a
-	if order(a, b) < 0 {
-		merged = b
-	}
-	merged.Expiry = max(a.Expiry, b.Expiry)
-	merged.Lifetime = max(a.Lifetime, b.Lifetime)
-	merged.Events = lastEvents(a.Events, b.Events)
 	return merged
 }
 
 // Equal says whether a and b are the same record.
 func Equal(a, b Revocation) bool {
-	return a.Domain == b.Domain && a.Digest == b.Digest && a.Expiry == b.Expiry &&
-		a.Lifetime == b.Lifetime && order(a, b) == 0 && slices.Equal(a.Events, b.Events)
+	return a.Domain == b.Domain && a.Digest == b.Digest && a.Expiry == b.Expiry && a.Lifetime == b.Lifetime &&
+		a.Time == b.Time && a.State == b.State && a.describes(b) == 0 && slices.Equal(a.Events, b.Events)
 }
 
-// sameEvent says whether a and b are one event that its publisher sent twice.
-func sameEvent(a, b Revocation) bool {
-	return single(a) && single(b) && a.Events[0].ID == b.Events[0].ID && a.Time != b.Time
-}
-
-// single says whether r is one event, with an id, and nothing later.
-func single(r Revocation) bool {
-	return len(r.Events) == 1 && r.Events[0].Time == r.Time
-}
-
-// first keeps the copy of an event that arrived first. The hub dates an event
-// when it stores it, so the second copy looks later and must not count as such:
-// an approval between the two would be overturned.
-func first(a, b Revocation) Revocation {
-	if b.Time < a.Time {
-		a, b = b, a
-	}
-	if a.Lifetime != Unknown || b.Lifetime != Unknown {
-		a.Expiry = max(a.Expiry, b.Expiry)
-		a.Lifetime = max(a.Lifetime, b.Lifetime)
-	}
-	return a
-}
-
-// repeats says whether r is a single event that record already lists among
-// others.
-func repeats(r, record Revocation) bool {
-	return single(r) && !single(record) &&
-		slices.ContainsFunc(record.Events, func(e Event) bool { return e.ID == r.Events[0].ID })
-}
-
-// order is a total order on what a deciding event says, so that a tie in time
-// and state falls the same way on every replica.
-func order(a, b Revocation) int {
+// describes is a total order on what a record says beside state and times, so
+// that it falls the same way on every replica.
+func (r Revocation) describes(other Revocation) int {
 	return cmp.Or(
-		cmp.Compare(a.Time, b.Time),
-		cmp.Compare(a.State, b.State),
-		cmp.Compare(a.Kind, b.Kind),
-		strings.Compare(a.Tenant, b.Tenant),
-		strings.Compare(a.Source, b.Source),
-		strings.Compare(a.Reason, b.Reason),
-		strings.Compare(a.Key, b.Key),
+		cmp.Compare(r.Kind, other.Kind),
+		strings.Compare(r.Tenant, other.Tenant),
+		strings.Compare(r.Source, other.Source),
+		strings.Compare(r.Reason, other.Reason),
+		strings.Compare(r.Key, other.Key),
 	)
 }
 
-// lastEvents returns the newest of both lists, each id once, at its first time.
-func lastEvents(a, b []Event) []Event {
+// statements are the events of r, the newest first. What has no id is one of
+// them, without.
+func (r Revocation) statements() []Event {
+	if len(r.Events) > 0 {
+		return r.Events
+	}
+	return []Event{{Time: r.Time, State: r.State}}
+}
+
+// mergeExpiry is the greatest. Only a repeat of events that are known extends
+// nothing unknown: that is dated from when it came.
+func mergeExpiry(a, b Revocation) (int64, Lifetime) {
+	if a.Lifetime == Unknown && b.Lifetime == Unknown {
+		switch aRepeats, bRepeats := a.repeats(b), b.repeats(a); {
+		case aRepeats && bRepeats && len(a.Events) == 1:
+			return min(a.Expiry, b.Expiry), Unknown
+		case aRepeats && !bRepeats:
+			return b.Expiry, Unknown
+		case bRepeats && !aRepeats:
+			return a.Expiry, Unknown
+		}
+	}
+	return max(a.Expiry, b.Expiry), max(a.Lifetime, b.Lifetime)
+}
+
+// repeats says whether record lists every event of r.
+func (r Revocation) repeats(record Revocation) bool {
+	for _, e := range r.Events {
+		if e.ID == "" || !slices.ContainsFunc(record.Events, e.same) {
+			return false
+		}
+	}
+	return len(r.Events) > 0
+}
+
+// same says whether two are copies of one event.
+func (e Event) same(other Event) bool { return e.ID == other.ID }
+
+// mergeEvents returns the events of both, the newest first: those with an id at
+// their first time, the last four of them, and of all others the one that would
+// decide.
+func mergeEvents(a, b []Event) []Event {
 	all := slices.Concat(a, b)
 	slices.SortFunc(all, func(x, y Event) int {
-		return cmp.Or(strings.Compare(x.ID, y.ID), cmp.Compare(x.Time, y.Time))
+		return cmp.Or(strings.Compare(x.ID, y.ID), cmp.Compare(x.Time, y.Time), cmp.Compare(y.State, x.State))
 	})
-	all = slices.CompactFunc(all, func(x, y Event) bool { return x.ID == y.ID })
-	slices.SortFunc(all, func(x, y Event) int {
-		return cmp.Or(cmp.Compare(y.Time, x.Time), strings.Compare(x.ID, y.ID))
-	})
-	return all[:min(len(all), keptEvents)]
+	all = slices.CompactFunc(all, func(x, y Event) bool { return x.ID != "" && x.same(y) })
+	newestFirst := func(x, y Event) int {
+		return cmp.Or(cmp.Compare(y.Time, x.Time), cmp.Compare(y.State, x.State), strings.Compare(x.ID, y.ID))
+	}
+	slices.SortFunc(all, newestFirst)
+	kept, named, others := all[:0:0], 0, false
+	for _, e := range all {
+		if e.ID != "" && named < keptEvents {
+			named++
+			kept = append(kept, e)
+		} else if !others {
+			others = true
+			kept = append(kept, Event{Time: e.Time, State: e.State})
+		}
+	}
+	slices.SortFunc(kept, newestFirst) // what is without an id now may tie with another
+	return kept
 }

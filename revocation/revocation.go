@@ -140,13 +140,14 @@ type Revocation struct {
 	Tenant   string
 	Source   string
 	Reason   string
-	Events   []Event // the last four that had an id, the newest first
+	Events   []Event // the newest first: the last four that had an id, and of all others the last; nil: one without
 }
 
-// Event names one event that went into a Revocation.
+// Event is one event that went into a Revocation.
 type Event struct {
-	ID   string
-	Time int64 // microseconds since the epoch
+	ID    string // empty: of those that have none, or are no longer listed
+	Time  int64  // microseconds since the epoch
+	State State
 }
 
 // The faults of Check.

@@ -402,7 +402,9 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Microseconds since the epoch.
-	TimeMicros    int64 `protobuf:"varint,2,opt,name=time_micros,json=timeMicros,proto3" json:"time_micros,omitempty"`
+	TimeMicros int64 `protobuf:"varint,2,opt,name=time_micros,json=timeMicros,proto3" json:"time_micros,omitempty"`
+	// What it said.
+	State         State `protobuf:"varint,3,opt,name=state,proto3,enum=revocation.v1.State" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +453,13 @@ func (x *Event) GetTimeMicros() int64 {
 	return 0
 }
 
+func (x *Event) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
 var File_revocation_v1_record_proto protoreflect.FileDescriptor
 
 const file_revocation_v1_record_proto_rawDesc = "" +
@@ -471,11 +480,12 @@ const file_revocation_v1_record_proto_rawDesc = "" +
 	" \x01(\tR\x06tenant\x12\x16\n" +
 	"\x06source\x18\v \x01(\tR\x06source\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12,\n" +
-	"\x06events\x18\r \x03(\v2\x14.revocation.v1.EventR\x06events\"8\n" +
+	"\x06events\x18\r \x03(\v2\x14.revocation.v1.EventR\x06events\"d\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vtime_micros\x18\x02 \x01(\x03R\n" +
-	"timeMicros*j\n" +
+	"timeMicros\x12*\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x14.revocation.v1.StateR\x05state*j\n" +
 	"\x06Domain\x12\x16\n" +
 	"\x12DOMAIN_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDOMAIN_TOKEN\x10\x01\x12\x11\n" +
@@ -524,11 +534,12 @@ var file_revocation_v1_record_proto_depIdxs = []int32{
 	2, // 2: revocation.v1.Record.kind:type_name -> revocation.v1.Kind
 	3, // 3: revocation.v1.Record.lifetime:type_name -> revocation.v1.Lifetime
 	5, // 4: revocation.v1.Record.events:type_name -> revocation.v1.Event
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	1, // 5: revocation.v1.Event.state:type_name -> revocation.v1.State
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_revocation_v1_record_proto_init() }
