@@ -351,6 +351,7 @@ func (f *Follower) confirm(ctx context.Context) error {
 	if last >= shown {
 		same, other = f.compare(callCtx)
 	}
+	defer f.show(false)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -367,7 +368,6 @@ func (f *Follower) confirm(ctx context.Context) error {
 		f.reach(max(last, f.applied))
 		f.confirmed.Store(&Confirmation{f.applied, now})
 		f.metrics.confirmed.Set(float64(now.UnixMilli()) / 1000)
-		f.show(false)
 	case f.stuck.since.IsZero() || f.stuck.taken != taken:
 		f.stuck = progress{taken, time.Now()}
 	case time.Since(f.stuck.since) >= blindAfter:

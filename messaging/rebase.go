@@ -98,6 +98,13 @@ func (r *rebase) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", LogStream, err)
 	}
+	nothing := func(jetstream.Msg, revocation.Revocation) error { return nil }
+	if err := eachRecord(ctx, old, logSubjects, nothing); err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
+	}
+	if last, now := old.CachedInfo().State.LastSeq, uint64(r.cfg.Now().UnixMicro()); last >= now { // after 1970
+		return fmt.Errorf("nothing was changed: the log ends at %d, and this machine's clock says %d: set it", last, now)
+	}
 	fenced := old.CachedInfo().Config
 	fenced.Subjects, fenced.Metadata = []string{fencedSubject}, nil
 	if _, err = r.js.UpdateStream(ctx, fenced); err != nil {

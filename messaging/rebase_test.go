@@ -236,3 +236,26 @@ func TestALogThatIsNotConfirmedIsStale(t *testing.T) {
 		t.Error("it is still stale")
 	}
 }
+
+// A record that cannot be understood must not get lost: the log stays as it is.
+func TestRebaseOfAnUnreadableRecordChangesNothing(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	r.storeMany(t, 0, 3)
+	_, err := r.js.Publish(t.Context(), subject(revocation.DomainToken, "jti-1"), []byte(secret))
+	fatal(t, err)
+	if _, err := messaging.Rebase(t.Context(), r.conn, r.cfg); !errors.Is(err, messaging.ErrRecord) || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("rebase: %v", err)
+	}
+	r.storeMany(t, 3, 4) // it is still written
+}
+
+// An adapter that starts while a rebase is under way says so.
+func TestAFencedLogIsBeingRebased(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"rebase-fenced.>"} })
+	if _, err := messaging.Open(t.Context(), r.cfg); !errors.Is(err, messaging.ErrRebasing) {
+		t.Errorf("opened: %v", err)
+	}
+}

@@ -133,6 +133,9 @@ func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 	if err != nil {
 		return nil, err
 	}
+	if slices.Equal(s.CachedInfo().Config.Subjects, []string{fencedSubject}) {
+		return nil, ErrRebasing
+	}
 	if diff := difference(cfg, s.CachedInfo().Config); diff != "" {
 		return nil, fmt.Errorf("%w: %s", ErrStreamDiffers, diff)
 	}
