@@ -52,13 +52,10 @@ func schedule(seed uint64, duration time.Duration) []step {
 		if turn > 2 {
 			s.faults = append(s.faults, planned{onReplicas.draw(), random.IntN(replicas), between(random, time.Second, 20*time.Second)})
 		}
-		at += s.rest
-		for _, f := range s.faults {
-			if f.kind == nodeFull {
-				s.faults[0].target = fullNode
-			}
+		if s.faults[0].kind == nodeFull {
+			s.faults[0].target = fullNode
 		}
-		if at >= duration {
+		if at += s.rest; at >= duration {
 			return steps
 		}
 		steps = append(steps, s)
