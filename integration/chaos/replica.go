@@ -36,6 +36,7 @@ const replicaConfig = `
 mode = "external"
 urls = [%s]
 replicas = 3
+store = %q
 [xds]
 listen = %q
 [control]
@@ -60,7 +61,8 @@ func newReplica(number int, binary, dir string, urls []string) (*replica, error)
 	for _, u := range urls {
 		quoted = append(quoted, strconv.Quote(u))
 	}
-	text := fmt.Sprintf(replicaConfig, strings.Join(quoted, ", "), r.xds, r.control, grace.String())
+	store := filepath.Join(dir, fmt.Sprintf("replica-%d", number)) // beside it: the version that was shown
+	text := fmt.Sprintf(replicaConfig, strings.Join(quoted, ", "), store, r.xds, r.control, grace.String())
 	return r, os.WriteFile(r.config, []byte(text), 0o600)
 }
 
