@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -21,8 +22,11 @@ type report struct {
 	failovers  int
 }
 
-// shownFaults is how many of a sort are described.
-const shownFaults = 10
+// What is described: how many faults of a sort, and events that took how long.
+const (
+	shownFaults = 10
+	tellSlow    = 5 * time.Second
+)
 
 // print prints what is wrong, then the table, and returns an error if anything
 // is wrong.
@@ -44,6 +48,11 @@ func (r report) print(out io.Writer) error {
 				break
 			}
 			fmt.Fprintf(&text, "%s: %s\n", sort.name, f)
+		}
+	}
+	for _, d := range r.verdict.Delays {
+		if d.Worst >= tellSlow {
+			fmt.Fprintf(&text, "slowest, %s: %s\n", cmp.Or(d.Kind, "no fault"), d.Event)
 		}
 	}
 	r.table(&text)

@@ -12,8 +12,9 @@ import (
 
 // sighting is a response that named a jti.
 type sighting struct {
-	at    time.Duration
-	added bool
+	at      time.Duration
+	replica int
+	added   bool
 }
 
 // delays measures how long events took to the last gateway. An event during
@@ -29,12 +30,12 @@ func delays(h History) []Delay {
 		byKind[f.Kind].Faults++
 	}
 	for _, s := range spans(h) {
-		last, ok := s.last(h, seen)
+		last, where, ok := s.last(h, seen)
 		if !ok {
 			continue
 		}
 		for _, kind := range during(h.Faults, s.event.Acked, last) {
-			byKind[kind].take(s.event, last)
+			byKind[kind].take(s.event, last, where)
 		}
 	}
 	var all []Delay
@@ -45,11 +46,11 @@ func delays(h History) []Delay {
 	return all
 }
 
-func (d *Delay) take(e Event, last time.Duration) {
+func (d *Delay) take(e Event, last time.Duration, where string) {
 	d.Events++
 	if took := max(0, last-e.Acked); took > d.Worst || d.Event == "" {
 		d.Worst = took
-		d.Event = fmt.Sprintf("%s of %s, acknowledged at %s, everywhere at %s", e.State, e.JTI, short(e.Acked), short(last))
+		d.Event = fmt.Sprintf("%s as %s, acknowledged at %s, came last to %s at %s", e.JTI, e.State, short(e.Acked), where, short(last))
 	}
 }
 
@@ -62,10 +63,10 @@ func sightings(h History) []map[string][]sighting {
 	for _, r := range h.Responses {
 		of := seen[r.Gateway]
 		for _, jti := range r.Added {
-			of[jti] = append(of[jti], sighting{r.At, true})
+			of[jti] = append(of[jti], sighting{r.At, r.Replica, true})
 		}
 		for _, jti := range r.Removed {
-			of[jti] = append(of[jti], sighting{r.At, false})
+			of[jti] = append(of[jti], sighting{r.At, r.Replica, false})
 		}
 	}
 	return seen
@@ -98,8 +99,8 @@ func spans(h History) []span {
 	return slices.DeleteFunc(all, func(s span) bool { return s.event.Acked == 0 })
 }
 
-// last is when the last of the gateways was shown the event, if any was.
-func (s span) last(h History, seen []map[string][]sighting) (at time.Duration, ok bool) {
+// last is when and where the event was shown last, if it ever was.
+func (s span) last(h History, seen []map[string][]sighting) (at time.Duration, where string, ok bool) {
 	revoked := s.event.State == revocation.Revoked
 	for i, g := range h.Gateways {
 		if !g.Delta && !revoked {
@@ -109,13 +110,13 @@ func (s span) last(h History, seen []map[string][]sighting) (at time.Duration, o
 			if got.at < s.event.Sent || got.added != revoked {
 				continue
 			}
-			if got.at < s.until {
-				at, ok = max(at, got.at), true
+			if got.at < s.until && got.at >= at {
+				at, where, ok = got.at, fmt.Sprintf("%s of replica %d", g.Name, got.replica), true
 			}
 			break
 		}
 	}
-	return at, ok
+	return at, where, ok
 }
 
 // during are the kinds of fault that held between two times, "" for none.
