@@ -196,6 +196,9 @@ func TestDelays(t *testing.T) {
 	b.event("overtaken", "o2", approved, time.Hour)
 	b.clock += time.Second
 	b.deliver("overtaken", approved)
+	b.event("expired at last", "l1", revoked, b.clock+time.Second)
+	b.clock += 2 * time.Second
+	b.deliver("expired at last", revoked)
 
 	got := map[string]history.Delay{}
 	for _, d := range history.Check(b.History).Delays {

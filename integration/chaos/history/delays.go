@@ -3,7 +3,6 @@ package history
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -72,7 +71,8 @@ func sightings(h History) []map[string][]sighting {
 	return seen
 }
 
-// span is an event and when the next of its jti begins.
+// span is an event and when it ceases to matter: the next of its jti begins, or
+// the token expires, after which gateways are told when they connect anew.
 type span struct {
 	event Event
 	until time.Duration
@@ -91,10 +91,10 @@ func spans(h History) []span {
 		}
 		known[e.ID] = true
 		if i, ok := last[e.JTI]; ok {
-			all[i].until = e.Sent
+			all[i].until = min(all[i].until, e.Sent)
 		}
 		last[e.JTI] = len(all)
-		all = append(all, span{e, math.MaxInt64})
+		all = append(all, span{e, time.UnixMilli(e.Expiry).Sub(h.Began)})
 	}
 	return slices.DeleteFunc(all, func(s span) bool { return s.event.Acked == 0 })
 }
