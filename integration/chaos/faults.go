@@ -166,15 +166,19 @@ func fill(path string) error {
 // and is started again, so that the run can go on.
 func (w *world) recover(ctx context.Context, faults []planned) {
 	limited, cancel := context.WithTimeout(ctx, recovery)
-	defer cancel()
-	if err := w.cluster.Await(limited); err != nil && ctx.Err() == nil {
+	err := w.cluster.Await(limited)
+	cancel()
+	if err != nil && ctx.Err() == nil {
 		w.incident("after %s the hub was not in sync within %s: %v", faults[0].kind, recovery, err)
 		if !faults[0].kind.ofReplica() {
 			w.incidentIf(errors.Join(w.cluster.Kill(faults[0].target), w.restart(ctx, faults[0].target)))
 		}
 	}
 	for i := range w.replicas {
-		if err := w.awaitReplica(limited, i); err != nil && ctx.Err() == nil {
+		limited, cancel := context.WithTimeout(ctx, recovery)
+		err := w.awaitReplica(limited, i)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			w.incident("after %s replica %d was not ready within %s: %v", faults[0].kind, i, recovery, err)
 			w.incidentIf(errors.Join(w.replicas[i].kill(), w.replicas[i].start()))
 		}
