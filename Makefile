@@ -3,10 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := check
-.PHONY: help deps run test lint fuzz generate generated check bench
+.PHONY: help deps run test lint fuzz generate generated check bench chaos
 
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
+
+# How long chaos breaks things; SEED=n repeats a schedule, KEEP=dir keeps the logs.
+DURATION ?= 3m
 
 # Debian packages that the tests need and this machine lacks.
 MISSING = $(if $(shell command -v protoc),,protobuf-compiler) \
@@ -57,3 +60,6 @@ check: lint test generated ## all that a change must pass, with short fuzzing
 
 bench: ## measure speed and memory against the targets, in under 10 minutes
 	go run ./integration/bench
+
+chaos: ## break a NATS cluster and three replicas for DURATION, and tell what was lost
+	DURATION=$(DURATION) go run ./integration/chaos
