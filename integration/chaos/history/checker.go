@@ -83,7 +83,7 @@ func keysOf(h History) map[string]*key {
 		at := h.Began.Add(e.Acked).UnixMicro()
 		r := revocation.Revocation{
 			Domain: revocation.DomainToken, Key: e.JTI, State: e.State, Expiry: e.Expiry,
-			Lifetime: revocation.Dated, Time: at, Events: []revocation.Event{{ID: e.ID, Time: at}},
+			Lifetime: revocation.Dated, Time: at, Events: []revocation.Event{{ID: e.ID, Time: at, State: e.State}},
 		}
 		if k.record.Key != "" {
 			r = revocation.Merge(k.record, r)
