@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,10 +23,7 @@ const (
 
 // guard looks after the disk of an embedded hub.
 type guard struct {
-	hub    *Hub
-	free   func(dir string) (bytes uint64, err error)
-	failed *atomic.Bool // the server said that a write failed
-
+	hub      *Hub
 	refusing []*nats.Subscription // not empty while the disk is full
 }
 
@@ -39,7 +35,7 @@ func (h *Hub) Guard(ctx context.Context, m *Metrics) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	g := &guard{hub: h, free: freeBytes, failed: &h.server.failed}
+	g := &guard{hub: h}
 	defer g.relent()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -58,7 +54,7 @@ func (h *Hub) Guard(ctx context.Context, m *Metrics) error {
 }
 
 func (g *guard) look() (full float64, err error) {
-	free, err := g.free(g.hub.cfg.Embedded.Store)
+	free, err := freeBytes(g.hub.cfg.Embedded.Store)
 	if err != nil {
 		return 0, fmt.Errorf("disk of the hub: %w", err)
 	}
@@ -69,7 +65,7 @@ func (g *guard) look() (full float64, err error) {
 		return 1, g.refuse()
 	case free < minFree:
 		return 1, nil
-	case g.failed.Load():
+	case g.hub.server.failed.Load():
 		say.Warn("A write of the hub failed: it is opened anew")
 		return 0, ErrStoreFailed
 	case g.refusing != nil:

@@ -157,7 +157,7 @@ type understood struct {
 }
 
 // handle stores events and answers each: not stored → delivered again; stored →
-// acknowledged.
+// acknowledged; not understood → dead letter and terminated, after the others.
 func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
 	var events []understood
 	var revocations []revocation.Revocation
@@ -188,9 +188,8 @@ func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
 	}
 }
 
-// handleTokenRevocation decides what becomes of one event: malformed → dead
-// letter and terminated; expired → acknowledged and dropped; else it is to be
-// stored.
+// handleTokenRevocation decides what becomes of one event: not understood → an
+// error; expired → acknowledged and dropped; else it is to be stored.
 func (l *Listener) handleTokenRevocation(msg jetstream.Msg) (e understood, err error) {
 	meta, err := msg.Metadata()
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 
 const (
 	asideDir = "jetstream.aside"
-	metaFile = "meta.inf" // of a stream
 
 	blockExt, keyExt = ".blk", ".key"
 )
@@ -95,26 +94,11 @@ func link(from, to string) error {
 	})
 }
 
-// restoreAside puts back the streams of which files are missing: the process that
-// had set them aside was killed while the server removed what it could not read.
+// restoreAside puts back the files that are missing: the process that had set them
+// aside was killed while the server removed what it could not read.
 func restoreAside(store string) error {
-	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
-	kept, err := filepath.Glob(filepath.Join(aside, "*", "streams", "*"))
-	if err != nil {
+	if err := link(filepath.Join(store, asideDir), filepath.Join(store, storeVersion)); err != nil {
 		return err
-	}
-	for _, stream := range kept {
-		rel, err := filepath.Rel(aside, stream)
-		if err != nil {
-			return err
-		}
-		at := filepath.Join(streams, rel)
-		if _, err := os.Stat(filepath.Join(at, metaFile)); err == nil {
-			continue // a server removes that with the rest
-		}
-		if err := link(stream, at); err != nil {
-			return err
-		}
 	}
 	return forgetAside(store)
 }

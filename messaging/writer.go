@@ -63,6 +63,9 @@ type Outcome struct {
 func (w *Writer) Put(ctx context.Context, rs ...revocation.Revocation) []Outcome {
 	outcomes := make([]Outcome, len(rs))
 	keys, of := group(rs)
+	for _, k := range keys {
+		_, _, k.stored = w.log.Find(k.want.Domain, k.want.Key, k.want.Digest)
+	}
 	for batch := range slices.Chunk(keys, MaxBatch) {
 		batchCtx, cancel := context.WithTimeout(ctx, writeTimeout)
 		w.writeAll(batchCtx, batch)
@@ -136,11 +139,6 @@ func each(batch []*write, do func(*write)) {
 
 // write puts a batch, in halves where it is refused whole for one of its writes.
 func (w *Writer) write(ctx context.Context, batch []*write) {
-	for _, k := range batch {
-		if _, _, known := w.log.Find(k.want.Domain, k.want.Key, k.want.Digest); known {
-			k.stored = true
-		}
-	}
 	pause := firstPause
 	for try := 1; ; try++ {
 		batch = w.read(ctx, batch)
