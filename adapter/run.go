@@ -143,10 +143,14 @@ func (r *replica) followHub(ctx context.Context) error {
 	follower := messaging.NewFollower(hub, r.revocations, measures)
 	r.hub.Store(&hubParts{hub, follower})
 	listener := messaging.NewListener(hub, r.revocations, measures)
+	reading := gcReading
+	if cfg.Embedded != nil {
+		reading = gcReadingEmbedded
+	}
 	return together(ctx, follower.Run,
 		func(ctx context.Context) error { return hub.Guard(ctx, measures) },
 		func(ctx context.Context) error { return after(ctx, follower.Complete(), listener.Run) },
-		func(ctx context.Context) error { return tuneMemory(ctx, follower.Complete()) })
+		func(ctx context.Context) error { return tuneMemory(ctx, reading, follower.Complete()) })
 }
 
 // after runs a part once begin is closed. Events wait until the log is known:
@@ -161,15 +165,17 @@ func after(ctx context.Context, begin <-chan struct{}, run func(context.Context)
 }
 
 // How much garbage may collect, in percent of what lives. While the log is read
-// next to nothing lives, and there is much of it; afterwards a million records
-// live, without a pointer for the collector to follow, so that it may come often.
+// next to nothing lives, and there is much of it; more lives where the hub reads
+// its store in the same process. Afterwards a million records live, without a
+// pointer for the collector to follow, so that it may come often.
 const (
-	gcReading = 200
-	gcServing = 50
+	gcReading         = 400
+	gcReadingEmbedded = 200
+	gcServing         = 50
 )
 
-func tuneMemory(ctx context.Context, complete <-chan struct{}) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(gcReading))
+func tuneMemory(ctx context.Context, reading int, complete <-chan struct{}) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(reading))
 	select {
 	case <-complete:
 		debug.SetGCPercent(gcServing)

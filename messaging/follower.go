@@ -154,6 +154,9 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", LogStream, err)
 	}
+	if f.NotReady() != "" {
+		f.log.Reserve(int(min(f.hub.log.CachedInfo().State.Msgs, uint64(f.hub.cfg.Limits.MaxLive))))
+	}
 	failed := make(chan error, 1)
 	messages, err := cons.Consume(func(msg jetstream.Msg) {
 		if err := f.take(msg); err != nil {

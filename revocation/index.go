@@ -100,6 +100,17 @@ func (x *index) remove(k identity) {
 	}
 }
 
+// reserve makes room for n keys, so that the table need not grow on the way.
+func (x *index) reserve(n int) {
+	size := len(x.table)
+	for 4*n > 3*size {
+		size *= 2
+	}
+	if size > len(x.table) {
+		x.resize(size)
+	}
+}
+
 func (x *index) resize(size int) {
 	old := x.table
 	x.table = make([]position, size)

@@ -45,6 +45,14 @@ func NewLog(grace time.Duration) *Log {
 // Snapshot returns the newest published state.
 func (l *Log) Snapshot() *Snapshot { return l.head.Load() }
 
+// Reserve makes room in the index for n keys that are about to be appended. It
+// changes nothing that a reader sees; without it the index grows on the way.
+func (l *Log) Reserve(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index.reserve(n)
+}
+
 // Append records what became of r's key at version, which must be greater than
 // every version appended or published before. Readers see it after Publish.
 func (l *Log) Append(version uint64, r Revocation) error {

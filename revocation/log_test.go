@@ -152,6 +152,7 @@ func compareWithMap(t *testing.T, seed uint64) {
 		if rng.IntN(10_000) != 0 {
 			continue
 		}
+		l.Reserve(rng.IntN(100_000))
 		l.Publish(version)
 		since := rng.Uint64N(version + 1)
 		if got, want := names(l.Snapshot(), since, now), m.since(since, now); !maps.Equal(got, want) {
