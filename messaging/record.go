@@ -32,7 +32,7 @@ func encodeRecord(r revocation.Revocation) ([]byte, error) {
 		Format: writtenFormat, Domain: revocationv1.Domain(r.Domain), Key: r.Key, Digest: r.Digest[:],
 		State: stateToWire(r.State), Kind: revocationv1.Kind(r.Kind),
 		ExpiryMillis: r.Expiry, Lifetime: revocationv1.Lifetime(r.Lifetime), TimeMicros: r.Time,
-		Tenant: r.Tenant, Source: r.Source, Reason: r.Reason,
+		Tenant: r.Tenant, Source: r.Source, Reason: r.Reason, IssuedBeforeMillis: r.Before,
 	}
 	for _, e := range r.Events {
 		rec.Events = append(rec.Events, &revocationv1.Event{Id: e.ID, TimeMicros: e.Time, State: stateToWire(e.State)})
@@ -78,6 +78,8 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 			e := f.message()
 			r.Events = append(r.Events, decodeEventID(&e))
 			f.broken = f.broken || e.broken
+		case 14:
+			r.Before = int64(f.varint()) // two's complement is the wire form
 		default:
 			f.skip()
 		}
@@ -139,6 +141,10 @@ func checkRecord(r revocation.Revocation, e recordEnums, digest []byte) (revocat
 		return refuse("expiry %d, lifetime %s", r.Expiry, r.Lifetime)
 	case r.Domain.Secret() != (r.Key == "") || len(r.Key) > revocation.MaxKey:
 		return refuse("domain %s and a key of %d bytes", r.Domain, len(r.Key))
+	case r.Domain == revocation.DomainRule && !isRule(r):
+		return refuse("a rule without claim, value or time")
+	case r.Domain != revocation.DomainRule && r.Before != 0:
+		return refuse("domain %s, issued before %d", r.Domain, r.Before)
 	case !r.Domain.Secret() && revocation.DigestOf(r.Domain, r.Key) != r.Digest:
 		return refuse("the digest is not the key's")
 	}
@@ -148,6 +154,13 @@ func checkRecord(r revocation.Revocation, e recordEnums, digest []byte) (revocat
 		}
 	}
 	return r, nil
+}
+
+// isRule says whether r is one; of a rule that was never in force only the
+// approval may be known.
+func isRule(r revocation.Revocation) bool {
+	_, err := revocation.ParseRule(r.Key)
+	return err == nil && r.Before >= 0 && (r.Before > 0 || r.State == revocation.Approved)
 }
 
 // The states are mapped by name: on the wire 0 is nothing and 1 is revoked, in

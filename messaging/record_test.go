@@ -24,8 +24,12 @@ func revocationOf(d revocation.Domain, key string) revocation.Revocation {
 		Tenant: "-1234", Source: "nats", Reason: "stolen",
 		Events: []revocation.Event{{ID: "e2", Time: 1_700_000_000_000_001, State: revocation.Revoked}, {ID: "e1", Time: 1_600_000_000_000_000, State: revocation.Approved}},
 	}
-	if d.Secret() {
+	switch {
+	case d.Secret():
 		r.Key = ""
+	case d == revocation.DomainRule:
+		r.Key, r.Before = "sub="+key, 1_700_000_000_000
+		r.Digest = revocation.DigestOf(d, r.Key)
 	}
 	return r
 }
@@ -130,7 +134,17 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 		{"a short digest", func(r *revocationv1.Record) { r.Digest = r.Digest[:15] }},
 		{"a long digest", func(r *revocationv1.Record) { r.Digest = append(r.Digest, 0) }},
 		{"another key's digest", func(r *revocationv1.Record) { r.Digest[0]++ }},
-		{"another domain's digest", func(r *revocationv1.Record) { r.Domain = revocationv1.Domain_DOMAIN_RULE }},
+		{"another domain's digest", func(r *revocationv1.Record) {
+			rule := revocation.Rule{Claim: "sub", Value: secret}.Key()
+			r.Domain, r.Key, r.IssuedBeforeMillis = revocationv1.Domain_DOMAIN_RULE, rule, 1
+			digest := revocation.DigestOf(revocation.DomainToken, rule)
+			r.Digest = digest[:]
+		}},
+		{"a token issued before", func(r *revocationv1.Record) { r.IssuedBeforeMillis = 1 }},
+		{"a rule without a value", func(r *revocationv1.Record) { setRule(r, "sub=", 1) }},
+		{"a rule without a claim", func(r *revocationv1.Record) { setRule(r, "alice", 1) }},
+		{"a rule without a time", func(r *revocationv1.Record) { setRule(r, "sub=alice", 0) }},
+		{"a rule before the epoch", func(r *revocationv1.Record) { setRule(r, "sub=alice", -1) }},
 		{"no key", func(r *revocationv1.Record) { r.Key = "" }},
 		{"a key that is too long", func(r *revocationv1.Record) { setKey(r, strings.Repeat("x", revocation.MaxKey+1)) }},
 		{"an opaque token in clear", func(r *revocationv1.Record) { r.Domain = revocationv1.Domain_DOMAIN_OPAQUE }},
@@ -184,6 +198,11 @@ func setKey(r *revocationv1.Record, key string) {
 	r.Key, r.Digest = key, digest[:]
 }
 
+func setRule(r *revocationv1.Record, key string, issuedBefore int64) {
+	r.Domain, r.IssuedBeforeMillis = revocationv1.Domain_DOMAIN_RULE, issuedBefore
+	setKey(r, key)
+}
+
 func decodeWire(t *testing.T, rec *revocationv1.Record) (revocation.Revocation, error) {
 	t.Helper()
 	data, err := proto.Marshal(rec)
@@ -234,7 +253,7 @@ func general(rec *revocationv1.Record) revocation.Revocation {
 	r := revocation.Revocation{
 		Domain: revocation.Domain(rec.GetDomain()), Key: rec.GetKey(), Digest: revocation.Digest(rec.GetDigest()), //nolint:gosec // a valid one
 		Kind: revocation.Kind(rec.GetKind()), Expiry: rec.GetExpiryMillis(), Lifetime: revocation.Lifetime(rec.GetLifetime()), //nolint:gosec // valid ones
-		Time: rec.GetTimeMicros(), Tenant: rec.GetTenant(), Source: rec.GetSource(), Reason: rec.GetReason(),
+		Time: rec.GetTimeMicros(), Before: rec.GetIssuedBeforeMillis(), Tenant: rec.GetTenant(), Source: rec.GetSource(), Reason: rec.GetReason(),
 	}
 	states := map[revocationv1.State]revocation.State{
 		revocationv1.State_STATE_REVOKED:  revocation.Revoked,

@@ -16,6 +16,7 @@ const keptEvents = 4
 //   - an event that came more than once counts at its first time, whichever copy
 //     is seen first;
 //   - the expiry is the greatest ever seen, and so is the lifetime;
+//   - a rule covers what was issued before the latest time that any event named;
 //   - what has no time (a full sync) creates or extends, and never overturns.
 //
 // Both must be of the same key.
@@ -25,6 +26,7 @@ func Merge(a, b Revocation) Revocation {
 	}
 	merged := a // what else the record says is the greater of the two
 	merged.Expiry, merged.Lifetime = mergeExpiry(a, b)
+	merged.Before = max(a.Before, b.Before)
 	merged.Events = mergeEvents(a.statements(), b.statements())
 	last := merged.Events[0]
 	merged.Time, merged.State = last.Time, last.State
@@ -37,7 +39,7 @@ func Merge(a, b Revocation) Revocation {
 // Equal says whether a and b are the same record.
 func Equal(a, b Revocation) bool {
 	return a.Domain == b.Domain && a.Digest == b.Digest && a.Expiry == b.Expiry && a.Lifetime == b.Lifetime &&
-		a.Time == b.Time && a.State == b.State && a.describes(b) == 0 && slices.Equal(a.Events, b.Events)
+		a.Before == b.Before && a.Time == b.Time && a.State == b.State && a.describes(b) == 0 && slices.Equal(a.Events, b.Events)
 }
 
 // describes is a total order on what a record says beside state and times, so

@@ -21,6 +21,7 @@ func event(rng *rand.Rand, n int) revocation.Revocation {
 		Time:     int64(1 + rng.IntN(4)),
 		Tenant:   fmt.Sprint(rng.IntN(2)),
 		Source:   "nats",
+		Before:   int64(rng.IntN(3)),
 	}
 	if r.Lifetime == revocation.Forever {
 		r.Expiry = revocation.Never

@@ -137,6 +137,7 @@ type Revocation struct {
 	Expiry   int64    // milliseconds since the epoch, without grace; Never
 	Lifetime Lifetime // how Expiry is known
 	Time     int64    // of the deciding event, microseconds since the epoch; 0: it had none
+	Before   int64    // of DomainRule: tokens issued before are revoked, milliseconds since the epoch; else 0
 	Tenant   string
 	Source   string
 	Reason   string

@@ -271,9 +271,12 @@ type Record struct {
 	Reason string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last four events that had an id, the newest first: an event listed
 	// here changes nothing again.
-	Events        []*Event `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Events []*Event `protobuf:"bytes,13,rep,name=events,proto3" json:"events,omitempty"`
+	// Of DOMAIN_RULE: tokens issued before are revoked, in milliseconds since the
+	// epoch, the latest ever seen. Else 0.
+	IssuedBeforeMillis int64 `protobuf:"varint,14,opt,name=issued_before_millis,json=issuedBeforeMillis,proto3" json:"issued_before_millis,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
@@ -397,6 +400,13 @@ func (x *Record) GetEvents() []*Event {
 	return nil
 }
 
+func (x *Record) GetIssuedBeforeMillis() int64 {
+	if x != nil {
+		return x.IssuedBeforeMillis
+	}
+	return 0
+}
+
 // Event names one event that went into a Record.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -464,7 +474,7 @@ var File_revocation_v1_record_proto protoreflect.FileDescriptor
 
 const file_revocation_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1arevocation/v1/record.proto\x12\rrevocation.v1\"\xbf\x03\n" +
+	"\x1arevocation/v1/record.proto\x12\rrevocation.v1\"\xf1\x03\n" +
 	"\x06Record\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12-\n" +
 	"\x06domain\x18\x02 \x01(\x0e2\x15.revocation.v1.DomainR\x06domain\x12\x10\n" +
@@ -480,7 +490,8 @@ const file_revocation_v1_record_proto_rawDesc = "" +
 	" \x01(\tR\x06tenant\x12\x16\n" +
 	"\x06source\x18\v \x01(\tR\x06source\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12,\n" +
-	"\x06events\x18\r \x03(\v2\x14.revocation.v1.EventR\x06events\"d\n" +
+	"\x06events\x18\r \x03(\v2\x14.revocation.v1.EventR\x06events\x120\n" +
+	"\x14issued_before_millis\x18\x0e \x01(\x03R\x12issuedBeforeMillis\"d\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vtime_micros\x18\x02 \x01(\x03R\n" +
