@@ -85,7 +85,7 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 	if e.Server, err = server.NewServer(opts); err != nil {
 		return fmt.Errorf("server options: %w", err)
 	}
-	aside, err := e.prepareStore(cfg.Store, log)
+	aside, err := e.prepareStore(cfg.Store, opts.JetStreamKey, log)
 	if err != nil {
 		return err
 	}
@@ -114,11 +114,11 @@ func (e *embeddedServer) start(cfg EmbeddedConfig, log logrus.FieldLogger) (err 
 
 // prepareStore keeps the server from removing what it cannot read. Aside says
 // whether the whole store is set aside.
-func (e *embeddedServer) prepareStore(store string, log logrus.FieldLogger) (aside bool, err error) {
+func (e *embeddedServer) prepareStore(store, key string, log logrus.FieldLogger) (aside bool, err error) {
 	if err := restoreAside(store); err != nil {
 		return false, fmt.Errorf("restore the store: %w", err)
 	}
-	removed, err := mendStore(store)
+	removed, err := mendStore(store, key)
 	if err != nil {
 		return false, fmt.Errorf("mend the store: %w", err)
 	}

@@ -1,6 +1,10 @@
 package messaging
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,8 +28,9 @@ const keySize = 64
 // mendStore removes blocks that were begun and hold nothing, because the disk was
 // full or the process was killed between making the block and its key: the server
 // would give up, and remove, the whole stream for one. A block that holds
-// something and has no whole key is refused: the server would drop what it holds.
-func mendStore(store string) (removed []string, err error) {
+// something and has no key that opens it is refused: the server would drop what it
+// holds, and say nothing.
+func mendStore(store, storeKey string) (removed []string, err error) {
 	blocks, err := filepath.Glob(filepath.Join(store, storeVersion, "*", "streams", "*", "msgs", "*"+blockExt))
 	if err != nil {
 		return nil, err
@@ -41,6 +46,9 @@ func mendStore(store string) (removed []string, err error) {
 		case err != nil:
 			return removed, err
 		case key >= keySize:
+			if err := opens(storeKey, keyFile); err != nil {
+				return removed, err
+			}
 			continue
 		case held > 0:
 			return removed, fmt.Errorf("%w: %s is not whole, without which %s cannot be read; put it back from a backup",
@@ -52,6 +60,32 @@ func mendStore(store string) (removed []string, err error) {
 		removed = append(removed, block)
 	}
 	return removed, nil
+}
+
+// opens reports a block's key that cannot be read with the key of the store. It
+// is sealed as nats-server 2.15 does it (filestore.go, loadEncryptionForMsgBlock).
+func opens(storeKey, keyFile string) error {
+	sealed, err := os.ReadFile(keyFile)
+	if err != nil {
+		return err
+	}
+	stream := filepath.Dir(filepath.Dir(keyFile))
+	account := filepath.Base(filepath.Dir(filepath.Dir(stream)))
+	mac := hmac.New(sha256.New, []byte(storeKey))
+	fmt.Fprintf(mac, "%s%s:%s", account, filepath.Base(stream), strings.TrimSuffix(filepath.Base(keyFile), keyExt))
+	block, err := aes.NewCipher(mac.Sum(nil))
+	if err != nil {
+		return err
+	}
+	seal, err := cipher.NewGCMWithNonceSize(block, aes.BlockSize)
+	if err != nil {
+		return err
+	}
+	if _, err := seal.Open(nil, sealed[:aes.BlockSize], sealed[aes.BlockSize:], nil); err != nil {
+		return fmt.Errorf("%w: %s does not open with %s; put back the one that is damaged, from a backup",
+			ErrUnreadable, keyFile, storeKeyFile)
+	}
+	return nil
 }
 
 // sizeOf is the size of a file, 0 where there is none.

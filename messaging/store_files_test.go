@@ -54,6 +54,13 @@ func TestADamagedStoreIsKept(t *testing.T) {
 			fatal(t, err)
 			fatal(t, os.WriteFile(key, whole[:10], 0o600))
 		},
+		"a key of the right length that is none": func(t *testing.T, _, key string) {
+			t.Helper()
+			whole, err := os.ReadFile(key)
+			fatal(t, err)
+			whole[len(whole)-1] ^= 1
+			fatal(t, os.WriteFile(key, whole, 0o600))
+		},
 		"no key": func(t *testing.T, _, key string) {
 			t.Helper()
 			fatal(t, os.Remove(key))
