@@ -60,20 +60,29 @@ type hubParts struct {
 	follower *messaging.Follower
 }
 
-// beginAgainAfter keeps a hub that fails at once from being opened without end.
-const beginAgainAfter = time.Second
+// How long a hub that failed is left alone: the first time, and at most, where it
+// fails again and again.
+const (
+	beginAgainAfter  = time.Second
+	beginAgainAtMost = 30 * time.Second
+	servedWell       = time.Minute // a failure after so long is the first again
+)
 
 // run serves until ctx ends. When the hub's log was written anew, or its store
 // failed, it begins again: every stream ends, and gateways come back.
 func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
-	for {
+	for pause := beginAgainAfter; ; pause = min(2*pause, beginAgainAtMost) {
+		began := time.Now()
 		err := serve(ctx, cfg, log)
 		if !errors.Is(err, messaging.ErrRebased) && !errors.Is(err, messaging.ErrStoreFailed) {
 			return err
 		}
-		log.WithError(err).Warn("The adapter begins again")
+		if time.Since(began) > servedWell {
+			pause = beginAgainAfter
+		}
+		log.WithError(err).WithField("in", pause).Warn("The adapter begins again")
 		select {
-		case <-time.After(beginAgainAfter):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
+	"github.com/sirupsen/logrus"
 
 	"revocation-adapter/messaging"
 )
@@ -134,6 +135,39 @@ func refusedAtOnce(t *testing.T, cfg messaging.Config, says string) {
 	case <-time.After(patience / 5):
 		t.Error("it tries on")
 	}
+}
+
+// Credentials that the hub refuses when the connection breaks are an error that a
+// person must mend; until then it is tried again.
+func TestCredentialsThatAreRefusedLaterAreReported(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	serve := func(port int, password string) *server.Server {
+		s, err := server.NewServer(&server.Options{
+			Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true,
+			Users: []*server.User{{Username: "adapter", Password: password}},
+		})
+		fatal(t, err)
+		s.Start()
+		t.Cleanup(func() { shutdown(s) })
+		if !s.ReadyForConnections(patience) {
+			t.Fatal("the server is not ready")
+		}
+		return s
+	}
+	s := serve(-1, "right")
+	cfg := external(s)
+	cfg.External.User, cfg.External.Password = "adapter", "right"
+	r := start(t, cfg)
+	port := portOf(t, s)
+	shutdown(s)
+	s = serve(port, "other")
+	eventually(t, "it is said", func() bool {
+		return len(r.book.find(logrus.ErrorLevel, "The hub refuses the credentials")) == 1
+	})
+	shutdown(s)
+	serve(port, "right")
+	eventually(t, "it is connected again", r.hub.Connected)
 }
 
 // What is in operator.nk makes the server's only user of account HUB and the

@@ -25,6 +25,7 @@ const (
 type guard struct {
 	hub      *Hub
 	refusing []*nats.Subscription // not empty while the disk is full
+	blind    bool                 // nobody says how much is free
 }
 
 // Guard looks after the disk of an embedded hub until ctx ends. While it is full,
@@ -55,8 +56,11 @@ func (h *Hub) Guard(ctx context.Context, m *Metrics) error {
 
 func (g *guard) look() (full float64, err error) {
 	free, err := freeBytes(g.hub.cfg.Embedded.Store)
-	if err != nil {
-		return 0, fmt.Errorf("disk of the hub: %w", err)
+	if err != nil && !g.blind {
+		g.hub.cfg.Log.WithError(err).Warn("How much is free on the hub's disk cannot be told")
+	}
+	if g.blind = err != nil; g.blind {
+		free = minFree // a full disk is known by the first write that fails
 	}
 	say := g.hub.cfg.Log.WithFields(logrus.Fields{"store": g.hub.cfg.Embedded.Store, "free_bytes": free})
 	switch {

@@ -33,6 +33,7 @@ type Follower struct {
 	stale   bool         // and was said to be
 	stuck   progress     // since when more was to come, and nothing came
 	behind  time.Time    // since when the leader's log ends before what was shown, or zero
+	lacking lacking      // records that the hub has and does not deliver
 	created time.Time    // of the hub's stream, when it was first asked
 	purge   time.Time    // when the log is purged next
 
@@ -50,12 +51,6 @@ type Follower struct {
 	unread   int    // records that could not be understood when the log was first read
 	wentBack bool   // what the hub holds now may be another log
 	endedAt  uint64 // where that log ended then
-}
-
-// mark tells a message from another one that has its sequence in another log.
-type mark struct {
-	sequence uint64
-	stored   time.Time
 }
 
 // Confirmation says how fresh the log is: at Time the leader of the hub's stream
@@ -77,6 +72,7 @@ const (
 	tick         = 2 * time.Second        // between two questions to the leader, once the log is complete
 	blindAfter   = 2 * time.Second        // without a message though there is one, before the consumer is made anew
 	staleAfter   = 6 * time.Second        // without a confirmation
+	lackingFor   = 2 * time.Second        // records that the hub has must be missing before it is said
 	backFor      = 4 * time.Second        // how long the log must end too early for a replica that has read none of it
 	maxWaiting   = 64                     // records applied before they are published, whatever is pending
 	maxMeasured  = 1024
@@ -210,7 +206,7 @@ func (f *Follower) open(ctx context.Context) (jetstream.Consumer, error) {
 func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-chan struct{}) error {
 	beat := time.NewTicker(idle)
 	defer beat.Stop()
-	seen, confirmed, at := uint64(0), f.confirmed.Load(), time.Time{}
+	seen, confirmed, at, asked := uint64(0), f.confirmed.Load(), time.Time{}, time.Time{}
 	f.stuck = progress{}
 	for {
 		nudged := false
@@ -224,11 +220,12 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 		case <-f.caughtUp:
 			nudged = true
 		case <-beat.C:
-			f.ask.Store(f.NotReady() != "" || time.Since(at) >= tick)
+			f.ask.Store(f.reading() || time.Since(asked) >= tick || f.NotReady() == "" && time.Since(at) >= tick)
 		}
 		now := f.taken.Load()
 		if f.ask.Load() && (nudged || now == seen) {
-			f.ask.Store(f.NotReady() != "")
+			f.ask.Store(f.reading())
+			asked = time.Now()
 			if err := f.confirm(ctx); err != nil {
 				return err
 			}
@@ -243,6 +240,14 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 		}
 		f.tellStale()
 	}
+}
+
+// reading says whether the log is on its way to be complete; what only a person
+// can mend is asked for less often.
+func (f *Follower) reading() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.NotReady() != "" && !f.wentBack && f.unread == 0 && !f.lacking.said
 }
 
 // take applies one message and publishes what was applied, when nothing more is
@@ -364,6 +369,8 @@ func (f *Follower) confirm(ctx context.Context) error {
 	case f.wentBack:
 	case last < shown || other:
 		f.fellBehind(last, shown)
+	case nothingFollows && f.lacks(info):
+		f.stuck = progress{}
 	case nothingFollows:
 		f.behind, f.stuck = time.Time{}, progress{}
 		// What was applied meanwhile came later than the answer: nothing is
@@ -377,23 +384,6 @@ func (f *Follower) confirm(ctx context.Context) error {
 		return errBlind
 	}
 	return nil
-}
-
-// replaced says whether the hub's stream was made anew by a rebase.
-func (f *Follower) replaced(info *jetstream.StreamInfo) bool {
-	if f.created.IsZero() {
-		f.created = info.Created
-	}
-	_, rebased := info.Config.Metadata[metadataRebased]
-	return rebased && !info.Created.Equal(f.created)
-}
-
-// show notes the newest version that gateways may have seen, so that a log that
-// went back is known as one after a restart too.
-func (f *Follower) show(atOnce bool) {
-	if err := f.shown.raise(f.log.Snapshot().Version(), atOnce); err != nil {
-		f.say.WithError(err).Warn("The newest version cannot be noted; a log that goes back might not be known as one after a restart")
-	}
 }
 
 // tellStale says once that the log is stale, and once that it no longer is.
@@ -460,55 +450,4 @@ func (f *Follower) reach(last uint64) {
 		f.say.WithFields(logrus.Fields{"version": last, "revoked": f.log.Snapshot().Counts().Revoked()}).
 			Info("The log is complete")
 	}
-}
-
-// fellBehind reports that the log ends before what was shown, and serves nobody
-// new until it is rebased: records below shown are lost to this replica, so that
-// the log is not complete when it has grown past shown again. Streams that are
-// open keep what they have. A replica that has read nothing yet serves nobody
-// anyway, and waits for a second opinion.
-func (f *Follower) fellBehind(last, shown uint64) {
-	if f.behind.IsZero() {
-		f.behind = time.Now()
-	}
-	if len(f.marks) == 0 && time.Since(f.behind) < backFor {
-		return
-	}
-	f.wentBack, f.endedAt = true, last
-	f.setNotReady(fmt.Sprintf("%v: it ends at %d, version %d was shown already; see adapter hub rebase", ErrWentBack, last, shown))
-	f.say.WithFields(logrus.Fields{"last": last, "version": shown}).
-		Error("The hub's log went back: was a backup restored? New gateways are refused until adapter hub rebase")
-}
-
-// compare asks the hub for messages that were applied: stored at the same time,
-// it is the same log, and a leader that was deposed had answered; at another, a
-// log in its place has grown past what was shown. What is gone tells nothing. Of
-// a log that had ended too early only what lay beyond its end counts.
-func (f *Follower) compare(ctx context.Context) (same, other bool) {
-	f.mu.Lock()
-	marks, endedAt := slices.Clone(f.marks), f.endedAt
-	if !f.wentBack {
-		marks, endedAt = marks[max(0, len(marks)-1):], 0
-	}
-	f.mu.Unlock()
-	for _, m := range slices.Backward(marks) {
-		if m.sequence <= endedAt {
-			break
-		}
-		msg, err := f.hub.log.GetMsg(ctx, m.sequence)
-		if err == nil {
-			same = msg.Time.Equal(m.stored)
-			return same, !same
-		}
-		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			break
-		}
-	}
-	return false, false
-}
-
-func (f *Follower) readOn() {
-	f.wentBack, f.behind = false, time.Time{}
-	f.setNotReady("the hub's log had gone back, and is read on")
-	f.say.Warn("The hub's log had not gone back: a leader that was deposed had answered")
 }

@@ -16,12 +16,14 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 )
 
 // Config says where the hub is and how it is kept.
@@ -70,6 +72,7 @@ type Hub struct {
 
 	ingest, log, dead jetstream.Stream
 	batches           chan struct{} // one entry per atomic batch in flight
+	wentBack          atomic.Bool   // the log must not be written: a rebase reads it
 }
 
 // ErrConfig means that a Config cannot work.
@@ -102,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Hub, error) {
 		h.conn, err = dialUntil(ctx, cfg)
 	}
 	if err == nil {
-		err = h.openStreams(ctx)
+		err = h.awaitStreams(ctx)
 	}
 	if err != nil {
 		h.Close()
@@ -111,10 +114,28 @@ func Open(ctx context.Context, cfg Config) (*Hub, error) {
 	return h, nil
 }
 
-func (h *Hub) openStreams(ctx context.Context) (err error) {
+// awaitStreams opens the streams. While a rebase is under way it waits for its
+// end: the rebase needs the embedded server, too.
+func (h *Hub) awaitStreams(ctx context.Context) (err error) {
 	if h.js, err = jetstream.New(h.conn, jetstream.WithDefaultTimeout(apiTimeout)); err != nil {
 		return err
 	}
+	for said := false; ; said = true {
+		if err = h.openStreams(ctx); !errors.Is(err, ErrRebasing) {
+			return err
+		}
+		if !said {
+			h.cfg.Log.WithError(err).Error("The hub's log is being written anew: nothing is served before")
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (h *Hub) openStreams(ctx context.Context) (err error) {
 	replicas := 1
 	if h.server == nil {
 		replicas = h.cfg.External.Replicas
@@ -178,6 +199,7 @@ func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 // keepTrying keeps a connection alive for ever, whatever the servers answer while
 // they are replaced, and says when it breaks.
 func keepTrying(log logrus.FieldLogger) []nats.Option {
+	refused := rate.Sometimes{First: 1, Interval: time.Minute}
 	return []nats.Option{
 		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -190,6 +212,13 @@ func keepTrying(log logrus.FieldLogger) []nats.Option {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			log.WithError(err).Debug("The hub cannot be reached")
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if refuses(err) { // at a reconnect, which only a person can mend
+				refused.Do(func() { log.WithError(err).Error("The hub refuses the credentials, trying again") })
+				return
+			}
+			log.WithError(err).Warn("The hub reports an error")
 		}),
 	}
 }

@@ -52,28 +52,42 @@ func (h *Hub) beingRebased(ctx context.Context, name string) error {
 // may be interrupted at any moment and run again: what it holds is in a stream of
 // its own until the new log is whole. Meanwhile events wait in INGEST. It returns
 // how many records the new log has.
-func Rebase(ctx context.Context, conn *nats.Conn, cfg Config) (records int, err error) {
+func Rebase(ctx context.Context, conn *nats.Conn, cfg Config, opts RebaseOptions) (done Rebased, err error) {
 	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(apiTimeout))
 	if err != nil {
-		return 0, err
+		return done, err
 	}
-	r := rebase{Hub: &Hub{cfg: cfg, conn: conn, js: js, batches: make(chan struct{}, maxBatches)}}
+	r := rebase{Hub: &Hub{cfg: cfg, conn: conn, js: js, batches: make(chan struct{}, maxBatches)}, opts: opts}
 	if err := r.begin(ctx); err != nil {
-		return 0, err
+		return done, err
 	}
 	if err := r.renew(ctx); err != nil {
-		return 0, err
+		return done, err
 	}
-	if records, err = r.fill(ctx); err != nil {
-		return 0, err
+	if done.Records, err = r.fill(ctx); err != nil {
+		return done, err
 	}
-	return records, r.end(ctx)
+	done.Dropped = r.dropped
+	return done, r.end(ctx)
 }
+
+// RebaseOptions says what a rebase may do. The zero value loses nothing.
+type RebaseOptions struct {
+	DropUnreadable bool // give up what the hub cannot read, or nobody understands
+}
+
+// Rebased is what a rebase did.
+type Rebased struct{ Records, Dropped int }
+
+// ErrRecordsLost means that the hub has records that it does not deliver.
+var ErrRecordsLost = errors.New("the hub cannot read all its records")
 
 // rebase is one on its way. Its steps find out what was done already.
 type rebase struct {
 	*Hub
+	opts     RebaseOptions
 	replicas int // of the log's stream
+	dropped  int // records of the old log, unless it was copied by another run
 }
 
 // begin copies the old log, after which nobody writes it any more.
@@ -99,7 +113,7 @@ func (r *rebase) begin(ctx context.Context) error {
 		return fmt.Errorf("stream %s: %w", LogStream, err)
 	}
 	nothing := func(jetstream.Msg, revocation.Revocation) error { return nil }
-	if err := eachRecord(ctx, old, logSubjects, nothing); err != nil {
+	if err := r.eachOld(ctx, old, nothing); err != nil {
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	if last, now := old.CachedInfo().State.LastSeq, uint64(r.cfg.Now().UnixMicro()); last >= now { // after 1970
@@ -135,7 +149,7 @@ func (r *rebase) copyOf(ctx context.Context, old jetstream.Stream) error {
 		acks = acks[:0]
 		return nil
 	}
-	err = eachRecord(ctx, old, logSubjects, func(msg jetstream.Msg, rec revocation.Revocation) error {
+	err = r.eachOld(ctx, old, func(msg jetstream.Msg, rec revocation.Revocation) error {
 		copied := &nats.Msg{Subject: rebasePrefix + msg.Subject(), Data: msg.Data(), Header: nats.Header{}}
 		if ttl := rec.TTL(r.cfg.Now(), r.cfg.Grace); ttl > 0 {
 			copied.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(ttl, 10))
@@ -201,7 +215,7 @@ func (r *rebase) fill(ctx context.Context) (records int, err error) {
 		records, batch = records+len(batch), batch[:0]
 		return nil
 	}
-	err = eachRecord(ctx, kept, rebasePrefix+logSubjects, func(_ jetstream.Msg, rec revocation.Revocation) error {
+	err = eachRecord(ctx, kept, rebasePrefix+logSubjects, func(rec revocation.Revocation) error {
 		if batch = append(batch, rec); len(batch) == MaxBatch {
 			return flush()
 		}
@@ -227,10 +241,59 @@ func (r *rebase) end(ctx context.Context) error {
 	return nil
 }
 
-// eachRecord calls do for every record that is stored under subjects, in order,
-// until the leader says that there are no more. A record that cannot be
-// understood ends it: it must not get lost.
-func eachRecord(ctx context.Context, s jetstream.Stream, subjects string, do func(jetstream.Msg, revocation.Revocation) error) error {
+// eachOld calls do for every record of the old log. One that cannot be understood
+// or read ends it, unless it may be dropped.
+func (r *rebase) eachOld(ctx context.Context, old jetstream.Stream, do func(jetstream.Msg, revocation.Revocation) error) error {
+	before, err := old.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	readable, dropped := uint64(0), 0
+	err = eachMessage(ctx, old, logSubjects, func(msg jetstream.Msg, sequence uint64) error {
+		rec, err := decodeRecord(msg.Data())
+		if errors.Is(err, ErrRecord) && r.opts.DropUnreadable {
+			dropped++
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("record %d: %w", sequence, err)
+		}
+		readable++
+		return do(msg, rec)
+	})
+	if err != nil {
+		return err
+	}
+	after, err := old.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", LogStream, err)
+	}
+	stored := min(before.State.Msgs, after.State.Msgs) // some may have come or expired meanwhile
+	if lost := int(stored) - int(readable) - dropped; lost > 0 {
+		if !r.opts.DropUnreadable {
+			return fmt.Errorf("%w: %d of %d", ErrRecordsLost, lost, stored)
+		}
+		dropped += lost
+	}
+	r.dropped = dropped
+	return nil
+}
+
+// eachRecord calls do for every record that is stored under subjects, in order.
+// A record that cannot be understood ends it: it must not get lost.
+func eachRecord(ctx context.Context, s jetstream.Stream, subjects string, do func(revocation.Revocation) error) error {
+	return eachMessage(ctx, s, subjects, func(msg jetstream.Msg, sequence uint64) error {
+		rec, err := decodeRecord(msg.Data())
+		if err != nil {
+			return fmt.Errorf("record %d: %w", sequence, err)
+		}
+		return do(rec)
+	})
+}
+
+// eachMessage calls do for every message that is stored under subjects, in order,
+// until the leader says that there are no more.
+func eachMessage(ctx context.Context, s jetstream.Stream, subjects string, do func(msg jetstream.Msg, sequence uint64) error) error {
 	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subjects}})
 	if err != nil {
 		return fmt.Errorf("read the records: %w", err)
@@ -262,11 +325,7 @@ func eachRecord(ctx context.Context, s jetstream.Stream, subjects string, do fun
 		if err != nil {
 			return fmt.Errorf("read the records: %w", err)
 		}
-		rec, err := decodeRecord(msg.Data())
-		if err != nil {
-			return fmt.Errorf("record %d: %w", meta.Sequence.Stream, err)
-		}
-		if err := do(msg, rec); err != nil {
+		if err := do(msg, meta.Sequence.Stream); err != nil {
 			return err
 		}
 		last, pending = meta.Sequence.Stream, meta.NumPending

@@ -36,10 +36,14 @@ func TestRebase(t *testing.T) {
 	r.recreate(t, version-8)
 	r.storeMany(t, 0, 5) // what the backup held
 	eventually(t, "the log went back", func() bool { return strings.Contains(r.follower.NotReady(), "went back") })
-	n, err := messaging.Rebase(t.Context(), r.conn, r.cfg)
-	if n != 5 || err != nil {
-		t.Fatalf("rebased %d records, %v", n, err)
+	r.publish(t, messaging.SubjectRevocation, jwtEvent("e1", "meanwhile"))
+	r.run(t, r.listener.Run)
+	r.putFails(t, messaging.ErrWentBack)
+	done, err := messaging.Rebase(t.Context(), r.conn, r.cfg, messaging.RebaseOptions{})
+	if done != (messaging.Rebased{Records: 5}) || err != nil {
+		t.Fatalf("rebased %+v, %v", done, err)
 	}
+	r.stop()
 	if err := <-ended; !errors.Is(err, messaging.ErrRebased) {
 		t.Errorf("the follower ended with: %v", err)
 	}
@@ -54,8 +58,21 @@ func TestRebase(t *testing.T) {
 	if _, err := r.js.Stream(t.Context(), "REBASE"); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("the copy: %v", err)
 	}
-	again.storeMany(t, 20, 21)
+	again.run(t, again.listener.Run)
 	again.settle(t)
+	if again.held()["meanwhile"] != revocation.Revoked {
+		t.Error("an event that came while the log had gone back is lost")
+	}
+}
+
+// putFails writes a record as the replica itself would.
+func (r *replica) putFails(t *testing.T, want error) {
+	t.Helper()
+	before := r.state(t, messaging.LogStream).LastSeq
+	outcomes := messaging.NewWriter(r.hub, r.log).Put(t.Context(), revocationOf(revocation.DomainToken, "refused"))
+	if !errors.Is(outcomes[0].Err, want) || r.state(t, messaging.LogStream).LastSeq != before {
+		t.Errorf("got %+v, want %v and nothing written", outcomes, want)
+	}
 }
 
 func (r *replica) stored(t *testing.T, jti string) *jetstream.RawStreamMsg {
@@ -81,7 +98,7 @@ func TestRebaseIsInterrupted(t *testing.T) {
 	published, tries := 0, 0
 	for patience := 2 * time.Millisecond; ; patience += patience / 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		_, err := messaging.Rebase(ctx, r.conn, r.cfg)
+		_, err := messaging.Rebase(ctx, r.conn, r.cfg, messaging.RebaseOptions{})
 		cancel()
 		if tries++; err == nil {
 			break
@@ -107,15 +124,15 @@ func (r *replica) takesNoPart(t *testing.T, url string, all int) {
 	cfg := r.cfg
 	cfg.External.URLs = []string{url}
 	cfg.Log = logrus.New()
-	hub, err := messaging.Open(t.Context(), cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	hub, err := messaging.Open(ctx, cfg)
 	if err != nil {
-		return // refused, as it must be while the log is fenced or gone
+		return // it waits, as it must while the log is fenced or gone
 	}
 	defer hub.Close()
 	log := revocation.NewLog(cfg.Grace)
 	f := messaging.NewFollower(hub, log, messaging.NewMetrics(prometheus.NewRegistry()))
-	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
-	defer cancel()
 	if err := f.Run(ctx); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, messaging.ErrRebased) {
 		t.Errorf("the replica ended with: %v", err)
 	}
@@ -244,18 +261,95 @@ func TestRebaseOfAnUnreadableRecordChangesNothing(t *testing.T) {
 	r.storeMany(t, 0, 3)
 	_, err := r.js.Publish(t.Context(), subject(revocation.DomainToken, "jti-1"), []byte(secret))
 	fatal(t, err)
-	if _, err := messaging.Rebase(t.Context(), r.conn, r.cfg); !errors.Is(err, messaging.ErrRecord) || !strings.Contains(err.Error(), "nothing was changed") {
+	if _, err := messaging.Rebase(t.Context(), r.conn, r.cfg, messaging.RebaseOptions{}); !errors.Is(err, messaging.ErrRecord) || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("rebase: %v", err)
 	}
 	r.storeMany(t, 3, 4) // it is still written
+	done, err := messaging.Rebase(t.Context(), r.conn, r.cfg, messaging.RebaseOptions{DropUnreadable: true})
+	if done != (messaging.Rebased{Records: 3, Dropped: 1}) || err != nil {
+		t.Errorf("rebased %+v, %v", done, err)
+	}
 }
 
-// An adapter that starts while a rebase is under way says so.
+// A newer adapter's record is not unreadable: it is not given up.
+func TestRebaseNeverDropsANewerFormat(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	newer := revokedRecord("newer", time.Now().Add(time.Hour))
+	newer.Format = 99
+	r.store(t, newer)
+	_, err := messaging.Rebase(t.Context(), r.conn, r.cfg, messaging.RebaseOptions{DropUnreadable: true})
+	if !errors.Is(err, messaging.ErrNewerFormat) {
+		t.Errorf("rebase: %v", err)
+	}
+}
+
+// The hub delivers nothing that it cannot read, and does not say so: the log is
+// not complete without it, until a person gives it up.
+func TestARecordThatTheHubCannotReadIsMissed(t *testing.T) {
+	t.Parallel()
+	cfg := embedded(t)
+	r := prepare(t, cfg)
+	r.storeMany(t, 0, 300)
+	r.close()
+	blocks, err := filepath.Glob(filepath.Join(streamDir(cfg, messaging.LogStream), "msgs", "*.blk"))
+	if err != nil || len(blocks) == 0 {
+		t.Fatalf("blocks: %v, %v", blocks, err)
+	}
+	block, err := os.ReadFile(blocks[0])
+	fatal(t, err)
+	block[len(block)/2] ^= 1
+	fatal(t, os.WriteFile(blocks[0], block, 0o600))
+	damaged := prepare(t, cfg)
+	ended := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() { ended <- damaged.follower.Run(ctx) }()
+	eventually(t, "it is missed", func() bool { return strings.Contains(damaged.follower.NotReady(), "1 records that it cannot read") })
+	if n := len(damaged.book.find(logrus.ErrorLevel, "The hub has records that it cannot read")); n != 1 {
+		t.Errorf("said %d times, want once", n)
+	}
+	_, err = messaging.Rebase(t.Context(), damaged.conn, cfg, messaging.RebaseOptions{})
+	if !errors.Is(err, messaging.ErrRecordsLost) || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("rebase: %v", err)
+	}
+	done, err := messaging.Rebase(t.Context(), damaged.conn, cfg, messaging.RebaseOptions{DropUnreadable: true})
+	if done != (messaging.Rebased{Records: 299, Dropped: 1}) || err != nil {
+		t.Errorf("rebased %+v, %v", done, err)
+	}
+	if err := <-ended; !errors.Is(err, messaging.ErrRebased) {
+		t.Errorf("the follower ended with: %v", err)
+	}
+	damaged.close()
+	if again := start(t, cfg); len(again.held()) != 299 {
+		t.Errorf("%d are held, want 299", len(again.held()))
+	}
+}
+
+// An adapter that starts while a rebase is under way waits for its end: the
+// embedded server must run for it.
 func TestAFencedLogIsBeingRebased(t *testing.T) {
 	t.Parallel()
 	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	cfg := r.cfg
+	book, log := newLogbook(t)
+	cfg.Log = log
+	subjects := r.stream(t, messaging.LogStream).CachedInfo().Config.Subjects
 	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"rebase-fenced.>"} })
-	if _, err := messaging.Open(t.Context(), r.cfg); !errors.Is(err, messaging.ErrRebasing) {
-		t.Errorf("opened: %v", err)
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := messaging.Open(short, cfg); !errors.Is(err, messaging.ErrRebasing) {
+		t.Fatalf("opened: %v", err)
 	}
+	opened := make(chan error, 1)
+	go func() {
+		hub, err := messaging.Open(t.Context(), cfg)
+		if err == nil {
+			hub.Close()
+		}
+		opened <- err
+	}()
+	eventually(t, "it says so", func() bool { return len(book.find(logrus.ErrorLevel, "The hub's log is being written anew")) == 2 })
+	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Subjects = subjects })
+	fatal(t, <-opened)
 }

@@ -71,8 +71,9 @@ func opens(storeKey, keyFile string) error {
 	}
 	stream := filepath.Dir(filepath.Dir(keyFile))
 	account := filepath.Base(filepath.Dir(filepath.Dir(stream)))
+	context := account + filepath.Base(stream) + ":" + strings.TrimSuffix(filepath.Base(keyFile), keyExt)
 	mac := hmac.New(sha256.New, []byte(storeKey))
-	fmt.Fprintf(mac, "%s%s:%s", account, filepath.Base(stream), strings.TrimSuffix(filepath.Base(keyFile), keyExt))
+	_, _ = mac.Write([]byte(context)) // a hash never fails
 	block, err := aes.NewCipher(mac.Sum(nil))
 	if err != nil {
 		return err

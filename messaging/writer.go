@@ -62,6 +62,12 @@ type Outcome struct {
 // answer was lost is found there.
 func (w *Writer) Put(ctx context.Context, rs ...revocation.Revocation) []Outcome {
 	outcomes := make([]Outcome, len(rs))
+	if w.hub.wentBack.Load() {
+		for i := range outcomes {
+			outcomes[i].Err = ErrWentBack
+		}
+		return outcomes
+	}
 	keys, of := group(rs)
 	for _, k := range keys {
 		_, _, k.stored = w.log.Find(k.want.Domain, k.want.Key, k.want.Digest)

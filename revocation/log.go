@@ -81,6 +81,13 @@ func (l *Log) Append(version uint64, r Revocation) error {
 	return nil
 }
 
+// Keys is how many keys were appended and not purged, published or not.
+func (l *Log) Keys() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.index.used
+}
+
 // Publish makes everything up to version visible: all of it has been appended,
 // or is gone from the hub for good. A version that is not newer does nothing.
 func (l *Log) Publish(version uint64) {
