@@ -205,7 +205,7 @@ func (r *replica) newServer() (*xds.Server, error) {
 		NotReady: r.notReady, Last: r.lastVersion,
 		Label: r.cfg.XDS.Label, TLS: tlsConfig,
 		MaxReceive: r.cfg.XDS.MaxReceiveBytes, MaxStreams: int64(r.cfg.XDS.MaxStreams),
-		Log: r.log, Metrics: r.metrics, Now: time.Now,
+		Log: r.log, Metrics: r.metrics, Now: now,
 	})
 }
 

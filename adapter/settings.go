@@ -39,7 +39,7 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger) (messaging.Config, err
 		Grace: time.Duration(cfg.Revocation.Grace), UnknownLife: time.Duration(cfg.Revocation.UnknownLifetime),
 		PurgeInterval: time.Duration(cfg.Revocation.PurgeInterval),
 		MaxDeliveries: uint64(cfg.Ingest.MaxDeliveries), Workers: cfg.Ingest.Workers,
-		Log: log, Now: time.Now,
+		Log: log, Now: now,
 	}
 	if cfg.Hub.Mode == config.ModeExternal {
 		m.External = externalHub(cfg.Hub)

@@ -93,7 +93,7 @@ func (w *world) breakAndHeal(ctx context.Context, f planned, leaders map[string]
 	return nil
 }
 
-func (k kind) ofReplica() bool { return k == replicaKilled || k == replicaPaused }
+func (k kind) ofReplica() bool { return k == replicaKilled || k == replicaPaused || k == replicaSkewed }
 
 func (w *world) harm(f planned) error {
 	switch f.kind {
@@ -109,6 +109,8 @@ func (w *world) harm(f planned) error {
 		return w.replicas[f.target].kill()
 	case replicaPaused:
 		return w.replicas[f.target].signal(syscall.SIGSTOP)
+	case replicaSkewed:
+		return errors.Join(w.replicas[f.target].kill(), w.replicas[f.target].start(f.skew))
 	}
 	return fmt.Errorf("nobody knows how to do %q", f.kind)
 }
@@ -127,7 +129,9 @@ func (w *world) heal(ctx context.Context, f planned) error {
 		return errors.Join(os.Remove(filepath.Join(storeOf(w.dir, f.target), "filler")),
 			w.cluster.Kill(f.target), w.restart(ctx, f.target))
 	case replicaKilled:
-		return w.replicas[f.target].start()
+		return w.replicas[f.target].start(0)
+	case replicaSkewed:
+		return errors.Join(w.replicas[f.target].kill(), w.replicas[f.target].start(0))
 	case replicaPaused:
 		return w.replicas[f.target].signal(syscall.SIGCONT)
 	}
@@ -180,7 +184,7 @@ func (w *world) recover(ctx context.Context, faults []planned) {
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			w.incident("after %s replica %d was not ready within %s: %v", faults[0].kind, i, recovery, err)
-			w.incidentIf(errors.Join(w.replicas[i].kill(), w.replicas[i].start()))
+			w.incidentIf(errors.Join(w.replicas[i].kill(), w.replicas[i].start(0)))
 		}
 	}
 }

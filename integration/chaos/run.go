@@ -112,7 +112,7 @@ func build(ctx context.Context, dir string) (server, adapter string, err error) 
 		return "", "", err
 	}
 	adapter = filepath.Join(dir, "adapter")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", adapter, "revocation-adapter/adapter").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-tags", "clockfault", "-o", adapter, "revocation-adapter/adapter").CombinedOutput()
 	if err != nil {
 		return "", "", fmt.Errorf("build the adapter: %w: %s", err, out)
 	}
@@ -136,7 +136,7 @@ func (w *world) startReplicas(ctx context.Context, adapter string) error {
 			return err
 		}
 		w.replicas = append(w.replicas, r)
-		if err := r.start(); err != nil {
+		if err := r.start(0); err != nil {
 			return err
 		}
 	}

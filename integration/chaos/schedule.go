@@ -15,6 +15,7 @@ const (
 	nodeFull      kind = "NATS node's disk full"
 	replicaKilled kind = "replica killed"
 	replicaPaused kind = "replica paused"
+	replicaSkewed kind = "replica's clock off"
 )
 
 const (
@@ -27,6 +28,7 @@ type planned struct {
 	kind   kind
 	target int // number of the node or replica
 	hold   time.Duration
+	skew   time.Duration // of replicaSkewed
 }
 
 // step is what to break at the same time, after a rest: one node, one replica,
@@ -41,16 +43,22 @@ type step struct {
 func schedule(seed uint64, duration time.Duration) []step {
 	random := rand.New(rand.NewPCG(seed, 0))
 	onNodes := deck{random: random, all: []kind{nodeKilled, nodePaused, nodeCut, nodeFull}}
-	onReplicas := deck{random: random, all: []kind{replicaKilled, replicaPaused}}
+	onReplicas := deck{random: random, all: []kind{replicaKilled, replicaPaused, replicaSkewed}}
 	var steps []step
 	for at := time.Duration(0); ; {
 		s := step{rest: between(random, 2*time.Second, 6*time.Second)}
 		turn := random.IntN(6)
 		if turn < 4 {
-			s.faults = append(s.faults, planned{onNodes.draw(), random.IntN(nodes), between(random, 3*time.Second, 15*time.Second)})
+			s.faults = append(s.faults, planned{kind: onNodes.draw(), target: random.IntN(nodes), hold: between(random, 3*time.Second, 15*time.Second)})
 		}
 		if turn > 2 {
-			s.faults = append(s.faults, planned{onReplicas.draw(), random.IntN(replicas), between(random, time.Second, 20*time.Second)})
+			f := planned{kind: onReplicas.draw(), target: random.IntN(replicas), hold: between(random, time.Second, 20*time.Second)}
+			if ahead := random.IntN(2) == 0; f.kind == replicaSkewed && ahead {
+				f.skew = skew
+			} else if f.kind == replicaSkewed {
+				f.skew = -skew
+			}
+			s.faults = append(s.faults, f)
 		}
 		if s.faults[0].kind == nodeFull {
 			s.faults[0].target = fullNode

@@ -32,7 +32,7 @@ func TestSchedule(t *testing.T) {
 				t.Errorf("seed %d breaks %v at the same time", seed, s.faults)
 			}
 		}
-		if len(seen) != 6 {
+		if len(seen) != 7 {
 			t.Errorf("seed %d: in 5 minutes only %v", seed, seen)
 		}
 	}
