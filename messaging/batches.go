@@ -33,7 +33,8 @@ func (t Token) Event() (Event, error) {
 		return Event{}, err
 	}
 	if t.ID != "" && t.Token == "" {
-		return e, e.setListed(t.ID, t.Type)
+		err = e.setListed(t.ID, t.Type)
+		return e, err
 	}
 	if t.Type == "" && t.Token != "" {
 		if _, err := revocation.ReadJWT(t.Token); !errors.Is(err, revocation.ErrNotJWT) {
@@ -41,7 +42,8 @@ func (t Token) Event() (Event, error) {
 		}
 	}
 	e.Type = t.Type
-	return e, e.setToken(t.Token)
+	err = e.setToken(t.Token)
+	return e, err
 }
 
 // setListed takes a jti, of whatever kind.
