@@ -99,7 +99,7 @@ func TestOpaqueInEveryEvent(t *testing.T) {
 		rulePayload("2", "token_revocation_batch", list(`,{"accessToken":"`+secret+`","expiryTime":-1}`)),
 		rulePayload("3", "consumer_app_revocation_event", `{"consumer_key":"app","accessToken":"`+secret+`"}`),
 		rulePayload("4", "WHO_KNOWS", list("")),
-		`{"type":"token_revocation_batch","revokedToken":"` + secret + `"}`,
+		`{"type":"token_revocation_batch","expiryTime":-1,"revokedToken":"` + secret + `"}`,
 		`{"type":"token_revocation_batch","tokenRevocationEventList":"` + secret + `"}`,
 	} {
 		a.publish(t, payload)

@@ -55,7 +55,7 @@ func opaqueEvents() map[string]fields {
 		"dead, a rule of a list":           {"revokedToken": inner([]string{planted}), "type": entityEvent},
 		"dead, a rule with more":           ruleOf(clientEvent, fields{"consumer_key": "app", "accessToken": planted}),
 		"dead, a rule of objects":          ruleOf(claimEvent, fields{"claim": "sub", "value": []string{planted}}),
-		"dead, a batch that is none":       {"revokedToken": planted, "type": batchEvent},
+		"dead, a batch that is none":       {"revokedToken": planted, "type": batchEvent, "expiryTime": -1},
 		"dead, a batch with more":          batchOf(fields{"accessToken": planted, "revokedTokensList": "x"}),
 		"dead list":                        list("Default", ""),
 		"dead list of unknown type":        list("x"),
@@ -96,6 +96,7 @@ func TestOpaqueTokenIsKeptNowhere(t *testing.T) {
 		}
 	}
 	r.publish(t, messaging.SubjectIssued, fields{"revokedToken": planted}.event())
+	r.publish(t, messaging.SubjectRevocation, fields{"revokedToken": planted, "type": batchEvent}.event()) // without a list
 	r.publish(t, messaging.SubjectRevocation, []byte(`{"event":{"payloadData":{"revokedToken":"`+planted+`","revokedToken":"x","expiryTime":-1}}}`))
 	r.publish(t, messaging.SubjectRevocation, []byte(`{"event":{"payloadData":{"revokedToken":"`+unparsed))
 	r.settle(t)
