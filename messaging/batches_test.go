@@ -277,3 +277,25 @@ func TestBatchBesideALoneEvent(t *testing.T) {
 		t.Errorf("answered in the order %v", answered)
 	}
 }
+
+// Of large events few are taken at a time: each is decoded whole, and what waits
+// too long is delivered again.
+func TestBatchesAreTakenFewAtATime(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, embedded(t))
+	const events = 40
+	for i := range events {
+		all := jtis(10_000)
+		for j := range all {
+			all[j] = fmt.Sprint(i, all[j])
+		}
+		r.publish(t, messaging.SubjectRevocation, with(batchOf(fields{"revokedTokensList": all}), "eventId", fmt.Sprint(i)).event())
+	}
+	r.run(t, r.listener.Run)
+	eventually(t, "the first is stored", func() bool { return r.outcomes(t)["stored"] > 0 })
+	cons, err := r.stream(t, messaging.IngestStream).Consumer(t.Context(), "adapter")
+	fatal(t, err)
+	if info := cons.CachedInfo(); info.NumAckPending == 0 || info.NumAckPending > events/2 || info.NumRedelivered > 0 {
+		t.Errorf("%d of %d are taken, %d again", info.NumAckPending, events, info.NumRedelivered)
+	}
+}
