@@ -280,8 +280,7 @@ func TestBatchBesideALoneEvent(t *testing.T) {
 
 // Of large events few are taken at a time: each is decoded whole, and what waits
 // too long is delivered again.
-func TestBatchesAreTakenFewAtATime(t *testing.T) {
-	t.Parallel()
+func TestBatchesAreTakenFewAtATime(t *testing.T) { // alone: it is much work
 	r := prepare(t, embedded(t))
 	const events = 40
 	for i := range events {
