@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,15 @@ type Event struct {
 	Expiry   int64 // milliseconds since the epoch; 0 where Lifetime is Unknown
 	Lifetime revocation.Lifetime
 	Tenant   string
+	Before   int64 // of a rule: what was issued before is revoked, milliseconds since the epoch
+	Happened int64 // when its publisher says that it did, milliseconds since the epoch; 0: when it came
+}
+
+// Call is what one message says: one event, or many.
+type Call struct {
+	Type   string // as written; TypeDefault where it was blank
+	Events []Event
+	Reload bool // there are none: everything should be read again
 }
 
 // ErrEvent means that an event cannot be understood. No error that wraps it
@@ -60,40 +70,66 @@ const (
 // Names are exact, numbers may be JSON numbers or strings of digits, unknown
 // fields are ignored. Status is what the field of that name may say besides
 // being absent.
-func DecodeEvent(data []byte, status string) (Event, error) {
+func DecodeEvent(data []byte, status string, rules Rules) (Call, error) {
 	p, err := payloadOf(data)
 	if err != nil {
-		return Event{}, err
-	}
-	var e Event
-	if e.ID, err = p.text("eventId", maxEventID); err != nil {
-		return Event{}, err
-	}
-	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
-		return Event{}, err
+		return Call{}, err
 	}
 	switch got, err := p.text("status", 0); {
 	case err != nil:
-		return Event{}, err
+		return Call{}, err
 	case got != "" && got != status:
-		return Event{}, malformed("its status is not %q", status)
+		return Call{}, malformed("its status is not %q", status)
+	}
+	e, err := readCommon(p)
+	if err != nil {
+		return Call{}, err
+	}
+	switch strings.ToLower(e.Type) {
+	case TypeBatch:
+		return e.batch(p, status)
+	case TypeConsumerApp, TypeSubjectEntity, TypeClaimRule:
+		e, err = rules.read(e, p, status)
+	default:
+		err = e.readToken(p)
+	}
+	if err != nil {
+		return Call{}, err
+	}
+	return Call{Type: e.Type, Events: []Event{e}}, nil
+}
+
+// readCommon reads what events of every type have.
+func readCommon(p payload) (e Event, err error) {
+	if e.ID, err = p.text("eventId", maxEventID); err != nil {
+		return e, err
+	}
+	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
+		return e, err
+	}
+	if e.Tenant == "" {
+		if e.Tenant, err = p.text("organization", maxTenant); err != nil {
+			return e, err
+		}
 	}
 	if e.Expiry, e.Lifetime, err = p.expiry(); err != nil {
-		return Event{}, err
+		return e, err
 	}
-	return e, e.readToken(p)
+	e.Type, err = p.text("type", 0)
+	return e, err
 }
 
 // readToken sets what the token is, by the event's type.
 func (e *Event) readToken(p payload) error {
-	var err error
-	if e.Type, err = p.text("type", 0); err != nil {
-		return err
-	}
 	token, err := p.text("revokedToken", 0)
 	if err != nil {
 		return err
 	}
+	return e.setToken(token)
+}
+
+// setToken takes a token as the type says.
+func (e *Event) setToken(token string) error {
 	if token == "" {
 		return malformed("revokedToken is missing")
 	}
@@ -150,23 +186,61 @@ func OpaqueDigest(token string) revocation.Digest {
 	return revocation.DigestOf(revocation.DomainOpaque, token)
 }
 
-// Revocation dates the event. At is when it happened, as far as is known, and
-// unknownLife how long what has no known expiry counts from then.
-func (e Event) Revocation(state revocation.State, at time.Time, unknownLife time.Duration) revocation.Revocation {
+// Dating is what an event does not say of itself.
+type Dating struct {
+	State       revocation.State
+	Source      string        // the way in
+	At          time.Time     // when it is handled: what has no known expiry counts from here
+	Came        time.Time     // when it came first; zero: not known
+	UnknownLife time.Duration // how long a token counts that has no known expiry
+	Rules       Rules
+}
+
+// Revocation is the record that the event makes. What comes again has the time
+// at which it came first; the date in place of an unknown expiry is counted anew,
+// since an earlier one could end a revocation early, and anybody may say that an
+// event came long ago.
+func (e Event) Revocation(d Dating) revocation.Revocation {
 	r := revocation.Revocation{
-		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: state, Kind: e.Kind,
-		Expiry: e.Expiry, Lifetime: e.Lifetime, Time: at.UnixMicro(), Tenant: e.Tenant, Source: "nats",
+		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: d.State, Kind: e.Kind,
+		Time: e.time(d), Before: e.Before, Tenant: e.Tenant, Source: d.Source,
 	}
-	switch {
-	case e.Lifetime == revocation.Unknown:
-		r.Expiry = at.Add(unknownLife).UnixMilli()
-	case e.Expiry > at.Add(century).UnixMilli():
-		r.Expiry, r.Lifetime = revocation.Never, revocation.Forever
-	}
+	r.Expiry, r.Lifetime = e.expires(d)
 	if e.ID != "" {
-		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: state}}
+		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: d.State}}
 	}
 	return r
+}
+
+// time is when the event happened, in microseconds since the epoch: never after
+// it came; 0: not known.
+func (e Event) time(d Dating) int64 {
+	if e.Happened > 0 {
+		came := d.Came
+		if came.IsZero() {
+			came = d.At
+		}
+		return min(e.Happened, came.UnixMilli()) * 1000
+	}
+	if d.Came.IsZero() {
+		return 0
+	}
+	return d.Came.UnixMicro()
+}
+
+// expires is until when the event counts, in milliseconds since the epoch.
+func (e Event) expires(d Dating) (int64, revocation.Lifetime) {
+	expiry, lifetime := e.Expiry, e.Lifetime
+	if lifetime == revocation.Unknown {
+		if e.Domain != revocation.DomainRule {
+			return d.At.Add(d.UnknownLife).UnixMilli(), lifetime
+		}
+		expiry, lifetime = d.Rules.expiry(cmp.Or(e.Before, d.At.UnixMilli()))
+	}
+	if expiry > d.At.Add(century).UnixMilli() {
+		return revocation.Never, revocation.Forever
+	}
+	return expiry, lifetime
 }
 
 // payload is the members of payloadData, by their exact names.
@@ -227,6 +301,10 @@ func (p payload) expiry() (int64, revocation.Lifetime, error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	return normalExpiry(text)
+}
+
+func normalExpiry(text string) (int64, revocation.Lifetime, error) {
 	if text = strings.TrimSpace(text); text == "" {
 		return 0, revocation.Unknown, nil
 	}

@@ -6,3 +6,6 @@ var (
 	EncodeRecord = encodeRecord
 	DecodeRecord = decodeRecord
 )
+
+// Redact is what a dead letter keeps of an event.
+var Redact = redact

@@ -59,7 +59,15 @@ func config() messaging.Config {
 	return messaging.Config{
 		Limits: messaging.Limits{MaxLive: 1_000_000, MaxPending: 100_000, MaxPendingBytes: 64 << 20},
 		Grace:  grace, UnknownLife: 90 * 24 * time.Hour, PurgeInterval: time.Minute,
-		MaxDeliveries: 10, Workers: 4, Now: time.Now,
+		MaxDeliveries: 10, Workers: 4, Now: time.Now, Rules: rules(),
+	}
+}
+
+// rules are those of the default configuration.
+func rules() messaging.Rules {
+	return messaging.Rules{
+		ClientClaim: "azp", UserClaim: "sub", MaxLifetime: 90 * 24 * time.Hour,
+		Claims: []string{"sub", "azp", "client_id", "sid", "origin_jti"},
 	}
 }
 
@@ -125,6 +133,7 @@ type replica struct {
 	hub      *messaging.Hub
 	log      *revocation.Log
 	follower *messaging.Follower
+	intake   *messaging.Intake
 	listener *messaging.Listener
 	reg      *prometheus.Registry
 	book     *logbook
@@ -172,7 +181,8 @@ func prepare(t *testing.T, cfg messaging.Config) *replica {
 	measures := messaging.NewMetrics(r.reg)
 	r.reg.MustRegister(messaging.NewCollector(r.hub, r.log))
 	r.follower = messaging.NewFollower(r.hub, r.log, measures)
-	r.listener = messaging.NewListener(r.hub, r.log, measures)
+	r.intake = messaging.NewIntake(r.hub, r.log, measures)
+	r.listener = messaging.NewListener(r.intake)
 	return r
 }
 
@@ -326,3 +336,5 @@ func jwtEvent(id, jti string) []byte {
 }
 
 func inAnHour() int64 { return time.Now().Add(time.Hour).UnixMilli() }
+
+func inTwoHours() time.Time { return time.Now().Add(2 * time.Hour) }
