@@ -51,6 +51,7 @@ type Follower struct {
 	unread   int    // records that could not be understood when the log was first read
 	wentBack bool   // what the hub holds now may be another log
 	endedAt  uint64 // where that log ended then
+	gap      bool   // something was not taken: nothing is, until it is asked for anew
 }
 
 // Confirmation says how fresh the log is: at Time the leader of the hub's stream
@@ -180,6 +181,7 @@ func (f *Follower) open(ctx context.Context) (jetstream.Consumer, error) {
 	for said := false; ; said = true {
 		cfg := jetstream.OrderedConsumerConfig{}
 		f.mu.Lock()
+		f.gap = false
 		if f.applied > 0 {
 			cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, f.applied+1
 		}
@@ -260,7 +262,7 @@ func (f *Follower) take(msg jetstream.Msg) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.taken.Add(1)
-	if f.wentBack {
+	if f.wentBack || f.gap {
 		return nil
 	}
 	if err := f.apply(mark{meta.Sequence.Stream, meta.Timestamp}, msg.Data()); err != nil {

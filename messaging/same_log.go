@@ -111,7 +111,7 @@ func (f *Follower) compare(ctx context.Context) (same, other bool) {
 }
 
 func (f *Follower) readOn() {
-	f.wentBack, f.behind = false, time.Time{}
+	f.wentBack, f.behind, f.gap = false, time.Time{}, true // the old consumer may still deliver
 	f.hub.wentBack.Store(false)
 	f.setNotReady("the hub's log had gone back, and is read on")
 	f.say.Warn("The hub's log had not gone back: a leader that was deposed had answered")
