@@ -236,7 +236,8 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 			}
 		}
 		seen = now
-		if now := f.hub.cfg.Now(); !now.Before(f.purge) {
+		// What is read first is counted (lacks), by the hub's clock.
+		if now := f.hub.cfg.Now(); !now.Before(f.purge) && !f.reading() {
 			f.metrics.purged.Add(float64(f.log.Purge(now)))
 			f.purge = now.Add(f.hub.cfg.PurgeInterval)
 		}

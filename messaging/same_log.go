@@ -65,11 +65,20 @@ func (f *Follower) fellBehind(last, shown uint64) {
 
 // lacks says whether the hub has records that never arrive: it delivers nothing
 // that it cannot read, and does not say so. Until the log is complete for the
-// first time, what arrived is all that is in it, or more.
+// first time, what arrived is all that is in it, or more. Once it was said, what
+// has expired meanwhile must not stand for what is missing.
 func (f *Follower) lacks(info *jetstream.StreamInfo) bool {
+	select {
+	case <-f.complete: // what has expired was purged since
+		return false
+	default:
+	}
+	if f.lacking.said {
+		f.log.Purge(f.hub.cfg.Now())
+	}
 	missing := int64(info.State.Msgs) - int64(f.log.Keys()) - int64(f.unread)
 	switch {
-	case f.NotReady() == "" || missing <= 0:
+	case missing <= 0:
 		f.lacking = lacking{}
 		return false
 	case f.lacking.since.IsZero(): // what has just expired may be counted still
