@@ -354,8 +354,12 @@ func (f *Follower) confirm(ctx context.Context) error {
 	if f.replaced(info) {
 		return ErrRebased
 	}
-	if _, running := info.Config.Metadata[metadataRebasing]; running {
-		return nil // it does not hold everything yet
+	if _, running := info.Config.Metadata[metadataRebasing]; running { // it does not hold everything yet
+		if why := f.NotReady(); why != "" && why != ErrRebasing.Error() {
+			f.setNotReady(ErrRebasing.Error()) // it may have been interrupted
+			f.say.WithError(ErrRebasing).Error("The hub's log is being written anew: it is not complete before")
+		}
+		return nil
 	}
 	last, shown := info.State.LastSeq, max(head, f.shown.version)
 	same, other := false, false
