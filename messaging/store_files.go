@@ -142,6 +142,9 @@ func restoreAside(store string) error {
 func putBack(store string) error {
 	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
 	spoilt := streams + ".spoilt"
+	if err := os.RemoveAll(spoilt); err != nil { // of a process that was killed here
+		return err
+	}
 	if err := os.Rename(streams, spoilt); err != nil {
 		return err
 	}
