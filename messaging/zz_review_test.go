@@ -2,6 +2,8 @@ package messaging_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,4 +144,33 @@ func TestReviewALogThatWasMadeAnewEmptyIsNoticed(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// Records that expire while a rebase counts must not stand for one that cannot be
+// read: then something was changed.
+func TestReviewARebaseThatLosesSaysSoBeforeItChangesAnything(t *testing.T) {
+	t.Parallel()
+	cfg := embedded(t)
+	r := prepare(t, cfg)
+	r.storeMany(t, 0, 300)
+	for i := range 400 {
+		ends := time.Duration(4+i%6) * time.Second
+		r.store(t, revokedRecord(fmt.Sprint("ends-", i), time.Now().Add(ends-grace)), jetstream.WithMsgTTL(ends))
+	}
+	r.close()
+	damageLog(t, cfg, func(n int) int { return n / 8 })
+	damaged := prepare(t, cfg)
+	tries := 0
+	for damaged.state(t, messaging.LogStream).Msgs > 300 {
+		tries++
+		t.Log("before try", tries, damaged.state(t, messaging.LogStream).Msgs, "read", len(damaged.content(t, messaging.LogStream)))
+		_, err := messaging.Rebase(t.Context(), damaged.conn, cfg, messaging.RebaseOptions{})
+		if !errors.Is(err, messaging.ErrRecordsLost) || !strings.Contains(err.Error(), "nothing was changed") {
+			t.Fatalf("try %d: %v; the hub has %d", tries, err, damaged.state(t, messaging.LogStream).Msgs)
+		}
+		if subjects := damaged.stream(t, messaging.LogStream).CachedInfo().Config.Subjects; subjects[0] != "revoked.>" {
+			t.Fatalf("try %d: %v", tries, subjects)
+		}
+	}
+	t.Log(tries, "tries")
 }
