@@ -33,7 +33,17 @@ func (f *Follower) replaced(info *jetstream.StreamInfo) bool {
 		f.created = info.Created
 	}
 	_, rebased := info.Config.Metadata[metadataRebased]
-	return rebased && !info.Created.Equal(f.created)
+	_, running := info.Config.Metadata[metadataRebasing]
+	switch {
+	case info.Created.Equal(f.created) || running:
+		return false
+	case rebased:
+		return true
+	}
+	f.created = info.Created
+	f.say.WithField("version", f.log.Snapshot().Version()).
+		Error("Another log is in the place of the hub's, and no rebase made it: a replica that starts now may lack what this one serves; publish again what was revoked")
+	return false
 }
 
 // show notes the newest version that gateways may have seen, so that a log that

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sirupsen/logrus"
 
 	"revocation-adapter/messaging"
 )
@@ -136,7 +137,7 @@ func TestReviewALogThatWasMadeAnewEmptyIsNoticed(t *testing.T) {
 	r.recreate(t, uint64(time.Now().UnixMicro()))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for r.follower.NotReady() == "" {
+	for len(r.book.find(logrus.ErrorLevel, "Another log")) == 0 {
 		select {
 		case <-ctx.Done():
 			c, stale := r.follower.Confirmed()
