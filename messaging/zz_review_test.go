@@ -175,3 +175,26 @@ func TestReviewARebaseThatLosesSaysSoBeforeItChangesAnything(t *testing.T) {
 	}
 	t.Log(tries, "tries")
 }
+
+// Where records expire all the time, what expires between its arrival and the
+// count stands for a record that cannot be read.
+func TestReviewARecordIsMissedWhereOthersExpireAllTheTime(t *testing.T) {
+	t.Parallel()
+	cfg := embedded(t)
+	r := prepare(t, cfg)
+	r.storeMany(t, 0, 300)
+	for i := range 800 {
+		ends := time.Duration(3+i%20) * time.Second
+		r.store(t, revokedRecord(fmt.Sprint("ends-", i), time.Now().Add(ends-grace)), jetstream.WithMsgTTL(ends))
+	}
+	r.close()
+	damageLog(t, cfg, func(n int) int { return n / 8 })
+	time.Sleep(3 * time.Second) // they begin to expire
+	damaged := follow(t, cfg)
+	for range 100 {
+		time.Sleep(100 * time.Millisecond)
+		if damaged.follower.NotReady() == "" {
+			t.Fatalf("ready with %d, %d in the hub", len(damaged.held()), damaged.state(t, messaging.LogStream).Msgs)
+		}
+	}
+}
