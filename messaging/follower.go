@@ -51,6 +51,7 @@ type Follower struct {
 	unread   int    // records that could not be understood when the log was first read
 	wentBack bool   // what the hub holds now may be another log
 	endedAt  uint64 // where that log ended then
+	gap      bool   // something was not taken: nothing is, until it is asked for anew
 }
 
 // Confirmation says how fresh the log is: at Time the leader of the hub's stream
@@ -180,6 +181,7 @@ func (f *Follower) open(ctx context.Context) (jetstream.Consumer, error) {
 	for said := false; ; said = true {
 		cfg := jetstream.OrderedConsumerConfig{}
 		f.mu.Lock()
+		f.gap = false
 		if f.applied > 0 {
 			cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, f.applied+1
 		}
@@ -234,7 +236,8 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 			}
 		}
 		seen = now
-		if now := f.hub.cfg.Now(); !now.Before(f.purge) {
+		// What is read first is counted (lacks), by the hub's clock.
+		if now := f.hub.cfg.Now(); !now.Before(f.purge) && !f.reading() {
 			f.metrics.purged.Add(float64(f.log.Purge(now)))
 			f.purge = now.Add(f.hub.cfg.PurgeInterval)
 		}
@@ -260,7 +263,7 @@ func (f *Follower) take(msg jetstream.Msg) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.taken.Add(1)
-	if f.wentBack {
+	if f.wentBack || f.gap {
 		return nil
 	}
 	if err := f.apply(mark{meta.Sequence.Stream, meta.Timestamp}, msg.Data()); err != nil {
@@ -351,8 +354,12 @@ func (f *Follower) confirm(ctx context.Context) error {
 	if f.replaced(info) {
 		return ErrRebased
 	}
-	if _, running := info.Config.Metadata[metadataRebasing]; running {
-		return nil // it does not hold everything yet
+	if _, running := info.Config.Metadata[metadataRebasing]; running { // it does not hold everything yet
+		if why := f.NotReady(); why != "" && why != ErrRebasing.Error() {
+			f.setNotReady(ErrRebasing.Error()) // it may have been interrupted
+			f.say.WithError(ErrRebasing).Error("The hub's log is being written anew: it is not complete before")
+		}
+		return nil
 	}
 	last, shown := info.State.LastSeq, max(head, f.shown.version)
 	same, other := false, false

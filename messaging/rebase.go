@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -119,12 +120,24 @@ func (r *rebase) begin(ctx context.Context) error {
 	if last, now := old.CachedInfo().State.LastSeq, uint64(r.cfg.Now().UnixMicro()); last >= now { // after 1970
 		return fmt.Errorf("nothing was changed: the log ends at %d, and this machine's clock says %d: set it", last, now)
 	}
-	fenced := old.CachedInfo().Config
+	before := old.CachedInfo().Config
+	fenced := before
 	fenced.Subjects, fenced.Metadata = []string{fencedSubject}, nil
 	if _, err = r.js.UpdateStream(ctx, fenced); err != nil {
 		return fmt.Errorf("stream %s: %w", LogStream, err)
 	}
-	return r.copyOf(ctx, old)
+	err = r.copyOf(ctx, old)
+	if errors.Is(err, ErrRecordsLost) || errors.Is(err, ErrRecord) || errors.Is(err, ErrNewerFormat) { // written since
+		return fmt.Errorf("nothing was changed: %w", errors.Join(err, r.undo(ctx, before)))
+	}
+	return err
+}
+
+// undo lets the old log be written again.
+func (r *rebase) undo(ctx context.Context, cfg jetstream.StreamConfig) error {
+	cfg.Subjects = []string{logSubjects} // it may have been fenced by another run
+	_, err := r.js.UpdateStream(ctx, cfg)
+	return errors.Join(r.js.DeleteStream(ctx, rebaseStream), err)
 }
 
 func (r *rebase) copyOf(ctx context.Context, old jetstream.Stream) error {
@@ -248,8 +261,10 @@ func (r *rebase) eachOld(ctx context.Context, old jetstream.Stream, do func(jets
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", LogStream, err)
 	}
-	readable, dropped := uint64(0), 0
+	dropped, last := 0, before.State.LastSeq
+	var ends []time.Time // of what was read; zero: it never ends
 	err = eachMessage(ctx, old, logSubjects, func(msg jetstream.Msg, sequence uint64) error {
+		last, ends = max(last, sequence), append(ends, endOf(msg))
 		rec, err := decodeRecord(msg.Data())
 		if errors.Is(err, ErrRecord) && r.opts.DropUnreadable {
 			dropped++
@@ -258,25 +273,61 @@ func (r *rebase) eachOld(ctx context.Context, old jetstream.Stream, do func(jets
 		if err != nil {
 			return fmt.Errorf("record %d: %w", sequence, err)
 		}
-		readable++
 		return do(msg, rec)
 	})
 	if err != nil {
 		return err
 	}
-	after, err := old.Info(ctx)
+	lost, err := missing(ctx, old, last, ends)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", LogStream, err)
+		return err
 	}
-	stored := min(before.State.Msgs, after.State.Msgs) // some may have come or expired meanwhile
-	if lost := int(stored) - int(readable) - dropped; lost > 0 {
-		if !r.opts.DropUnreadable {
-			return fmt.Errorf("%w: %d of %d", ErrRecordsLost, lost, stored)
-		}
-		dropped += lost
+	if lost > 0 && !r.opts.DropUnreadable {
+		return fmt.Errorf("%w: %d", ErrRecordsLost, lost)
 	}
-	r.dropped = dropped
+	r.dropped = dropped + lost
 	return nil
+}
+
+// endOf is when the hub forgets a message.
+func endOf(msg jetstream.Msg) (end time.Time) {
+	ttl := msg.Headers().Get(jetstream.MsgTTLHeader)
+	life, err := time.ParseDuration(ttl)
+	if seconds, ours := strconv.ParseInt(ttl, 10, 64); ours == nil {
+		life, err = time.Duration(min(seconds, math.MaxInt64/int64(time.Second)))*time.Second, nil
+	}
+	if meta, bad := msg.Metadata(); err == nil && bad == nil {
+		end = meta.Timestamp.Add(life)
+	}
+	return end
+}
+
+// missing is how many messages up to last the hub counts and did not deliver. What
+// was read and has not ended it still counts; what has ended it removes a little
+// later, so that it is asked for a while.
+func missing(ctx context.Context, s jetstream.Stream, last uint64, ends []time.Time) (int, error) {
+	least := math.MaxInt
+	for range 100 {
+		info, err := s.Info(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("stream %s: %w", LogStream, err)
+		}
+		more := int(info.State.Msgs) - int(max(info.State.LastSeq, last)-last) // what came since
+		for _, end := range ends {
+			if end.IsZero() || end.After(info.TimeStamp) {
+				more--
+			}
+		}
+		if least = min(least, more); least <= 0 {
+			return 0, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return least, nil
 }
 
 // eachRecord calls do for every record that is stored under subjects, in order.

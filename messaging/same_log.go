@@ -33,7 +33,17 @@ func (f *Follower) replaced(info *jetstream.StreamInfo) bool {
 		f.created = info.Created
 	}
 	_, rebased := info.Config.Metadata[metadataRebased]
-	return rebased && !info.Created.Equal(f.created)
+	_, running := info.Config.Metadata[metadataRebasing]
+	switch {
+	case info.Created.Equal(f.created) || running:
+		return false
+	case rebased:
+		return true
+	}
+	f.created = info.Created
+	f.say.WithField("version", f.log.Snapshot().Version()).
+		Error("Another log is in the place of the hub's, and no rebase made it: a replica that starts now may lack what this one serves; publish again what was revoked")
+	return false
 }
 
 // show notes the newest version that gateways may have seen, so that a log that
@@ -65,11 +75,20 @@ func (f *Follower) fellBehind(last, shown uint64) {
 
 // lacks says whether the hub has records that never arrive: it delivers nothing
 // that it cannot read, and does not say so. Until the log is complete for the
-// first time, what arrived is all that is in it, or more.
+// first time, what arrived is all that is in it, or more. Once it was said, what
+// has expired meanwhile must not stand for what is missing.
 func (f *Follower) lacks(info *jetstream.StreamInfo) bool {
+	select {
+	case <-f.complete: // what has expired was purged since
+		return false
+	default:
+	}
+	if f.lacking.said {
+		f.log.Purge(f.hub.cfg.Now())
+	}
 	missing := int64(info.State.Msgs) - int64(f.log.Keys()) - int64(f.unread)
 	switch {
-	case f.NotReady() == "" || missing <= 0:
+	case missing <= 0:
 		f.lacking = lacking{}
 		return false
 	case f.lacking.since.IsZero(): // what has just expired may be counted still
@@ -111,7 +130,7 @@ func (f *Follower) compare(ctx context.Context) (same, other bool) {
 }
 
 func (f *Follower) readOn() {
-	f.wentBack, f.behind = false, time.Time{}
+	f.wentBack, f.behind, f.gap = false, time.Time{}, true // the old consumer may still deliver
 	f.hub.wentBack.Store(false)
 	f.setNotReady("the hub's log had gone back, and is read on")
 	f.say.Warn("The hub's log had not gone back: a leader that was deposed had answered")

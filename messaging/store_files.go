@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
@@ -46,10 +47,13 @@ func mendStore(store, storeKey string) (removed []string, err error) {
 		case err != nil:
 			return removed, err
 		case key >= keySize:
-			if err := opens(storeKey, keyFile); err != nil {
+			err := opens(storeKey, keyFile)
+			if err == nil {
+				continue
+			}
+			if held > 0 || !zeros(keyFile) {
 				return removed, err
 			}
-			continue
 		case held > 0:
 			return removed, fmt.Errorf("%w: %s is not whole, without which %s cannot be read; put it back from a backup",
 				ErrUnreadable, keyFile, filepath.Base(block))
@@ -87,6 +91,13 @@ func opens(storeKey, keyFile string) error {
 			ErrUnreadable, keyFile, storeKeyFile)
 	}
 	return nil
+}
+
+// zeros says whether a file holds nothing but zeros: its content was not written
+// when the power failed. Another key of the store would be no reason to remove.
+func zeros(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && len(bytes.Trim(text, "\x00")) == 0
 }
 
 // sizeOf is the size of a file, 0 where there is none.
@@ -142,6 +153,9 @@ func restoreAside(store string) error {
 func putBack(store string) error {
 	aside, streams := filepath.Join(store, asideDir), filepath.Join(store, storeVersion)
 	spoilt := streams + ".spoilt"
+	if err := os.RemoveAll(spoilt); err != nil { // of a process that was killed here
+		return err
+	}
 	if err := os.Rename(streams, spoilt); err != nil {
 		return err
 	}
