@@ -27,7 +27,7 @@ func (m arrived) Metadata() (*jetstream.MsgMetadata, error) {
 
 // What came while the log had gone back was not taken. Until the consumer is made
 // anew, what the old one still delivers comes after that gap.
-func TestReviewNothingIsTakenOverTheGapOfALogThatIsReadOn(t *testing.T) {
+func TestNothingIsTakenOverTheGapOfALogThatIsReadOn(t *testing.T) {
 	t.Parallel()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
@@ -62,7 +62,7 @@ func TestReviewNothingIsTakenOverTheGapOfALogThatIsReadOn(t *testing.T) {
 }
 
 // putBack may have been killed between its two renames.
-func TestReviewPutBackWhereAnotherWasKilled(t *testing.T) {
+func TestPutBackWhereAnotherWasKilled(t *testing.T) {
 	t.Parallel()
 	store := t.TempDir()
 	for _, dir := range []string{asideDir, storeVersion, storeVersion + ".spoilt"} {
