@@ -25,6 +25,12 @@ type Config struct {
 	Revocation Revocation `toml:"revocation"`
 	// Ingest is the section [ingest].
 	Ingest Ingest `toml:"ingest"`
+	// AMQP is the section [amqp].
+	AMQP AMQP `toml:"amqp"`
+	// ControlPlane is the section [control_plane].
+	ControlPlane ControlPlane `toml:"control_plane"`
+	// Notify is the section [notify].
+	Notify Notify `toml:"notify"`
 	// XDS is the section [xds].
 	XDS XDS `toml:"xds"`
 	// Control is the section [control].
@@ -159,7 +165,8 @@ func Default() Config {
 			PurgeInterval:   Duration(time.Minute),
 			MaxLive:         10_000_000,
 		},
-		Ingest: Ingest{MaxDeliveries: 10, Workers: 2},
+		Ingest:       Ingest{MaxDeliveries: 10, Workers: 2},
+		ControlPlane: ControlPlane{Interval: Duration(15 * time.Minute)},
 		XDS: XDS{
 			Listen:          "127.0.0.1:18000",
 			Label:           "commonEnforcerLabel",
