@@ -142,7 +142,8 @@ func (r *replica) followHub(ctx context.Context) error {
 	measures := messaging.NewMetrics(r.metrics)
 	follower := messaging.NewFollower(hub, r.revocations, measures)
 	r.hub.Store(&hubParts{hub, follower})
-	listener := messaging.NewListener(hub, r.revocations, measures)
+	intake := messaging.NewIntake(hub, r.revocations, measures)
+	listener := messaging.NewListener(intake)
 	reading := gcReading
 	if cfg.Embedded != nil {
 		reading = gcReadingEmbedded

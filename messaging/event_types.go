@@ -39,6 +39,13 @@ type Event struct {
 	Tenant   string
 }
 
+// Call is what one message says: one event, or many.
+type Call struct {
+	Type   string // as written; TypeDefault where it was blank
+	Events []Event
+	Reload bool // there are none: everything should be read again
+}
+
 // ErrEvent means that an event cannot be understood. No error that wraps it
 // quotes a token.
 var ErrEvent = errors.New("the event is not understood")
@@ -60,28 +67,31 @@ const (
 // Names are exact, numbers may be JSON numbers or strings of digits, unknown
 // fields are ignored. Status is what the field of that name may say besides
 // being absent.
-func DecodeEvent(data []byte, status string) (Event, error) {
+func DecodeEvent(data []byte, status string) (Call, error) {
 	p, err := payloadOf(data)
 	if err != nil {
-		return Event{}, err
+		return Call{}, err
 	}
 	var e Event
 	if e.ID, err = p.text("eventId", maxEventID); err != nil {
-		return Event{}, err
+		return Call{}, err
 	}
 	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
-		return Event{}, err
+		return Call{}, err
 	}
 	switch got, err := p.text("status", 0); {
 	case err != nil:
-		return Event{}, err
+		return Call{}, err
 	case got != "" && got != status:
-		return Event{}, malformed("its status is not %q", status)
+		return Call{}, malformed("its status is not %q", status)
 	}
 	if e.Expiry, e.Lifetime, err = p.expiry(); err != nil {
-		return Event{}, err
+		return Call{}, err
 	}
-	return e, e.readToken(p)
+	if err := e.readToken(p); err != nil {
+		return Call{}, err
+	}
+	return Call{Type: e.Type, Events: []Event{e}}, nil
 }
 
 // readToken sets what the token is, by the event's type.
@@ -150,21 +160,35 @@ func OpaqueDigest(token string) revocation.Digest {
 	return revocation.DigestOf(revocation.DomainOpaque, token)
 }
 
-// Revocation dates the event. At is when it happened, as far as is known, and
-// unknownLife how long what has no known expiry counts from then.
-func (e Event) Revocation(state revocation.State, at time.Time, unknownLife time.Duration) revocation.Revocation {
+// Dating is what an event does not say of itself.
+type Dating struct {
+	State       revocation.State
+	Source      string        // the way in
+	At          time.Time     // when it is handled: what has no known expiry counts UnknownLife from here
+	Came        time.Time     // when it happened, as far as is known; zero: not known
+	UnknownLife time.Duration // of a token
+}
+
+// Revocation is the record that the event makes. What comes again has the time
+// at which it came first; the date in place of an unknown expiry is counted anew,
+// since an earlier one could end a revocation early, and anybody may say that an
+// event came long ago.
+func (e Event) Revocation(d Dating) revocation.Revocation {
 	r := revocation.Revocation{
-		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: state, Kind: e.Kind,
-		Expiry: e.Expiry, Lifetime: e.Lifetime, Time: at.UnixMicro(), Tenant: e.Tenant, Source: "nats",
+		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: d.State, Kind: e.Kind,
+		Expiry: e.Expiry, Lifetime: e.Lifetime, Tenant: e.Tenant, Source: d.Source,
+	}
+	if !d.Came.IsZero() {
+		r.Time = d.Came.UnixMicro()
 	}
 	switch {
 	case e.Lifetime == revocation.Unknown:
-		r.Expiry = at.Add(unknownLife).UnixMilli()
-	case e.Expiry > at.Add(century).UnixMilli():
+		r.Expiry = d.At.Add(d.UnknownLife).UnixMilli()
+	case e.Expiry > d.At.Add(century).UnixMilli():
 		r.Expiry, r.Lifetime = revocation.Never, revocation.Forever
 	}
 	if e.ID != "" {
-		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: state}}
+		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: d.State}}
 	}
 	return r
 }

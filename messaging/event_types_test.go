@@ -44,6 +44,18 @@ func opaque(token, typ string) messaging.Event {
 	}
 }
 
+// decodeOne decodes a message of one event.
+func decodeOne(data []byte, status string) (messaging.Event, error) {
+	call, err := messaging.DecodeEvent(data, status)
+	if err != nil {
+		return messaging.Event{}, err
+	}
+	if len(call.Events) != 1 || call.Reload || call.Type != call.Events[0].Type {
+		return messaging.Event{}, fmt.Errorf("not one event: %+v", call)
+	}
+	return call.Events[0], nil
+}
+
 func TestDecodeEventReadsTheEnvelopeOfTheControlPlane(t *testing.T) {
 	const published = `{"event":{"payloadData":{"eventId":"444d2f9b-57d8-4245-bef2-3f8d824741c3",
  "revokedToken":"fc8ee897-b3d9-3bb6-a9ca-f4aeb036e5c0","ttl":"5000",
@@ -51,7 +63,7 @@ func TestDecodeEventReadsTheEnvelopeOfTheControlPlane(t *testing.T) {
 	want := opaque("fc8ee897-b3d9-3bb6-a9ca-f4aeb036e5c0", "Default")
 	want.ID, want.Tenant = "444d2f9b-57d8-4245-bef2-3f8d824741c3", "-1234"
 	want.Expiry, want.Lifetime = 1628175421481, revocation.Dated
-	if got, err := messaging.DecodeEvent([]byte(published), messaging.StatusRevoked); got != want || err != nil {
+	if got, err := decodeOne([]byte(published), messaging.StatusRevoked); got != want || err != nil {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }
@@ -89,7 +101,7 @@ func TestDecodeEventToken(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := messaging.DecodeEvent(payloadData(tt.members), messaging.StatusRevoked)
+			got, err := decodeOne(payloadData(tt.members), messaging.StatusRevoked)
 			if got != tt.want || err != nil {
 				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
 			}
@@ -107,7 +119,7 @@ func TestDecodeEventIdentityAndTenant(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := messaging.DecodeEvent(payloadData(`"revokedToken":"a",`+tt.members), messaging.StatusRevoked)
+			got, err := decodeOne(payloadData(`"revokedToken":"a",`+tt.members), messaging.StatusRevoked)
 			if got.ID != tt.id || got.Tenant != tt.tenant || err != nil {
 				t.Errorf("got %q of tenant %q, %v, want %q of %q", got.ID, got.Tenant, err, tt.id, tt.tenant)
 			}
@@ -132,7 +144,7 @@ func TestDecodeEventStatus(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := messaging.DecodeEvent(payloadData(`"revokedToken":"a",`+tt.member), tt.allowed)
+			_, err := decodeOne(payloadData(`"revokedToken":"a",`+tt.member), tt.allowed)
 			if tt.ok != (err == nil) || !tt.ok && !errors.Is(err, messaging.ErrEvent) {
 				t.Errorf("got %v, want accepted: %v", err, tt.ok)
 			}
@@ -175,11 +187,11 @@ func TestExpiryTimeIsNormalised(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := messaging.DecodeEvent(payloadData(`"revokedToken":"a","type":"JWT","expiryTime":`+tt.value), messaging.StatusRevoked)
+			e, err := decodeOne(payloadData(`"revokedToken":"a","type":"JWT","expiryTime":`+tt.value), messaging.StatusRevoked)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := e.Revocation(revocation.Revoked, at, unknownLife)
+			r := e.Revocation(messaging.Dating{State: revocation.Revoked, At: at, UnknownLife: unknownLife})
 			if r.Expiry != tt.expiry || r.Lifetime != tt.lifetime {
 				t.Errorf("got %d %s, want %d %s", r.Expiry, r.Lifetime, tt.expiry, tt.lifetime)
 			}
@@ -191,17 +203,22 @@ func TestRevocationOfAnEvent(t *testing.T) {
 	at := time.UnixMicro(1_700_000_000_000_001)
 	e := token("a", revocation.KindAPIKey, "API_KEY")
 	e.ID, e.Tenant, e.Expiry, e.Lifetime = "e1", "-1234", 1_800_000_000_000, revocation.Dated
-	r := e.Revocation(revocation.Approved, at, time.Hour)
+	dating := messaging.Dating{State: revocation.Approved, Source: messaging.SourceAMQP, At: at, Came: at, UnknownLife: time.Hour}
+	r := e.Revocation(dating)
 	if r.Domain != e.Domain || r.Key != "a" || r.Digest != e.Digest || r.State != revocation.Approved ||
-		r.Kind != revocation.KindAPIKey || r.Expiry != e.Expiry || r.Time != at.UnixMicro() || r.Tenant != "-1234" {
+		r.Kind != revocation.KindAPIKey || r.Expiry != e.Expiry || r.Time != at.UnixMicro() || r.Tenant != "-1234" || r.Source != "amqp" {
 		t.Errorf("got %+v of %+v", r, e)
 	}
 	if len(r.Events) != 1 || r.Events[0] != (revocation.Event{ID: "e1", Time: at.UnixMicro(), State: revocation.Approved}) {
 		t.Errorf("events %+v, want e1 alone", r.Events)
 	}
 	e.ID = ""
-	if r := e.Revocation(revocation.Revoked, at, time.Hour); r.Events != nil {
+	if r := e.Revocation(dating); r.Events != nil {
 		t.Errorf("an event without an id is listed: %+v", r.Events)
+	}
+	dating.Came = time.Time{}
+	if r := e.Revocation(dating); r.Time != 0 {
+		t.Errorf("what has no time happened at %d", r.Time)
 	}
 }
 
@@ -266,7 +283,7 @@ func TestDecodeEventRefusesWithoutQuoting(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := messaging.DecodeEvent([]byte(tt.event), messaging.StatusRevoked)
+			e, err := decodeOne([]byte(tt.event), messaging.StatusRevoked)
 			if !errors.Is(err, messaging.ErrEvent) {
 				t.Fatalf("got %+v, %v, want it refused", e, err)
 			}
@@ -290,19 +307,19 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(payloadData(`"revokedToken":"eyJ.s3cr3t.x","type":"JWT"`))
 	f.Add(payloadData(`"revokedToken":{"a":"s3cr3t"},"type":"s3cr3t","eventId":"s3cr3t"`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := messaging.DecodeEvent(data, messaging.StatusRevoked)
+		e, err := decodeOne(data, messaging.StatusRevoked)
 		if err != nil {
 			if !errors.Is(err, messaging.ErrEvent) || strings.Contains(err.Error(), secret) {
 				t.Fatalf("the error is no ErrEvent, or quotes the event: %v", err)
 			}
 			return
 		}
-		again, err := messaging.DecodeEvent(announce(t, e), messaging.StatusRevoked)
+		again, err := decodeOne(announce(t, e), messaging.StatusRevoked)
 		if strings.Count(e.Key, ".") == 2 {
 			return // a jti that is a JWT is read once more
 		}
-		at := time.UnixMilli(1_700_000_000_000)
-		got, want := again.Revocation(revocation.Revoked, at, time.Hour), e.Revocation(revocation.Revoked, at, time.Hour)
+		at := messaging.Dating{State: revocation.Revoked, At: time.UnixMilli(1_700_000_000_000), UnknownLife: time.Hour}
+		got, want := again.Revocation(at), e.Revocation(at)
 		if !reflect.DeepEqual(got, want) || err != nil {
 			t.Fatalf("announced again %+v is %+v, %v", want, got, err)
 		}

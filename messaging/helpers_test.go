@@ -125,6 +125,7 @@ type replica struct {
 	hub      *messaging.Hub
 	log      *revocation.Log
 	follower *messaging.Follower
+	intake   *messaging.Intake
 	listener *messaging.Listener
 	reg      *prometheus.Registry
 	book     *logbook
@@ -172,7 +173,8 @@ func prepare(t *testing.T, cfg messaging.Config) *replica {
 	measures := messaging.NewMetrics(r.reg)
 	r.reg.MustRegister(messaging.NewCollector(r.hub, r.log))
 	r.follower = messaging.NewFollower(r.hub, r.log, measures)
-	r.listener = messaging.NewListener(r.hub, r.log, measures)
+	r.intake = messaging.NewIntake(r.hub, r.log, measures)
+	r.listener = messaging.NewListener(r.intake)
 	return r
 }
 

@@ -1,18 +1,12 @@
 package messaging
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// What became of an event.
-const (
-	outcomeStored    = "stored"
-	outcomeDuplicate = "duplicate"
-	outcomeExpired   = "expired"
-	outcomeDead      = "dead_letter"
-	outcomeRetried   = "retried"
+	"revocation-adapter/revocation"
 )
 
 // Metrics are the hub's and the log's, shared by Listener and Follower.
@@ -81,24 +75,35 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return (*Metrics)(m)
 }
 
-func (m *metrics) count(subject, kind, outcome string) {
-	source := "nats_revocation"
-	switch subject {
-	case SubjectApproval:
-		source = "nats_approval"
-	case SubjectIssued:
-		source = "nats_issued"
-	}
-	m.events.WithLabelValues(source, kindLabel(kind), outcome).Inc()
+func (m *metrics) count(source, subject, kind string, fate Fate) {
+	m.events.WithLabelValues(sourceLabel(source, subject), cmp.Or(kind, "unknown"), string(fate)).Inc()
 }
 
-// kindLabel bounds the label to the types that exist.
-func kindLabel(kind string) string {
-	switch k := strings.ToUpper(kind); k {
-	case TypeJWT, TypeAPIKey:
-		return strings.ToLower(k)
-	case "":
-		return "unknown"
+// sourceLabel is the way in, and of NATS the subject too.
+func sourceLabel(source, subject string) string {
+	switch {
+	case source != SourceNATS:
+		return strings.ReplaceAll(source, "-", "_")
+	case subject == SubjectApproval:
+		return "nats_approval"
+	case subject == SubjectIssued:
+		return "nats_issued"
 	}
-	return "default"
+	return "nats_revocation"
+}
+
+// kindOf bounds the label to the kinds that exist.
+func kindOf(c Call) string {
+	if len(c.Events) == 0 {
+		return ""
+	}
+	switch e := c.Events[0]; {
+	case e.Domain == revocation.DomainOpaque:
+		return "default"
+	case e.Kind == revocation.KindJWT:
+		return "jwt"
+	case e.Kind == revocation.KindAPIKey:
+		return "api_key"
+	}
+	return "token"
 }

@@ -4,23 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/sirupsen/logrus"
-
-	"revocation-adapter/revocation"
 )
 
 // Listener takes events out of INGEST, in turn with the other replicas, and
 // writes them into the log.
 type Listener struct {
-	hub     *Hub
-	writer  *Writer
-	log     logrus.FieldLogger
-	metrics *metrics
+	intake *Intake
+	hub    *Hub
+	log    logrus.FieldLogger
 }
 
 // The durable consumer of INGEST that all replicas share.
@@ -38,9 +34,9 @@ const (
 	pullHeartbeat = time.Second
 )
 
-// NewListener returns a listener of hub whose replica knows what log says.
-func NewListener(hub *Hub, log *revocation.Log, m *Metrics) *Listener {
-	return &Listener{hub: hub, writer: NewWriter(hub, log), log: hub.cfg.Log, metrics: (*metrics)(m)}
+// NewListener returns a listener of the hub to which intake is the door.
+func NewListener(intake *Intake) *Listener {
+	return &Listener{intake: intake, hub: intake.hub, log: intake.log}
 }
 
 // Run handles events until ctx ends. An event that was taken is finished first.
@@ -112,12 +108,9 @@ func giveBack(messages jetstream.MessagesContext) {
 // publishers get an error. Nothing is evicted.
 func (l *Listener) waitForRoom(ctx context.Context) bool {
 	for said := false; ; said = true {
-		counts := l.writer.log.Snapshot().Counts()
-		if counts.Revoked()+counts.Approved < l.hub.cfg.Limits.MaxLive {
-			l.metrics.full.Set(0)
+		if !l.intake.Full() {
 			return true
 		}
-		l.metrics.full.Set(1)
 		if !said {
 			l.log.WithField("max_live", l.hub.cfg.Limits.MaxLive).
 				Error("The log is full: events wait in the hub until revocations expire or max_live is raised")
@@ -148,130 +141,68 @@ func gather(msg jetstream.Msg, events <-chan jetstream.Msg) []jetstream.Msg {
 	return msgs
 }
 
-// understood is an event that is to be stored.
-type understood struct {
-	msg        jetstream.Msg
-	meta       *jetstream.MsgMetadata
-	kind       string
-	revocation revocation.Revocation
-}
-
-// handle stores events and answers each: not stored → delivered again; stored →
-// acknowledged; not understood → dead letter and terminated, after the others.
+// handle hands events to the intake and answers each: not stored → delivered
+// again; a dead letter → terminated; stored, known or expired → acknowledged.
 func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
-	var events []understood
-	var revocations []revocation.Revocation
-	var malformed []func() error
+	var messages []Message
+	var of []jetstream.Msg
 	for _, msg := range msgs {
-		e, err := l.handleTokenRevocation(msg)
-		switch {
-		case err != nil:
-			malformed = append(malformed, func() error { return l.bury(ctx, msg, e.meta, err) })
-		case e.msg != nil:
-			events, revocations = append(events, e), append(revocations, e.revocation)
+		meta, err := msg.Metadata()
+		if err != nil {
+			l.log.WithError(err).Error("An event has no metadata")
+			continue // delivered again after ackWait
 		}
+		of = append(of, msg)
+		messages = append(messages, Message{
+			Source: SourceNATS, Subject: msg.Subject(), Data: msg.Data(), Deliveries: meta.NumDelivered,
+			At: meta.Timestamp, Came: cameAt(msg.Headers(), meta.Timestamp),
+			Working: func() { _ = msg.InProgress() }, // if it is lost, the event comes twice
+		})
 	}
-	defer func() { // after the others, which must not wait for it
-		for _, bury := range malformed {
-			if bury() != nil {
-				return // the rest would fail as well: ackWait brings them back
-			}
-		}
-	}()
-	outcomes := l.writer.Put(ctx, revocations...)
-	for i, outcome := range outcomes {
-		l.answer(ctx, events[i], outcome)
-	}
-	if i := slices.IndexFunc(outcomes, func(o Outcome) bool { return o.Err != nil }); i >= 0 {
-		l.log.WithError(outcomes[i].Err).WithField("events", len(events)).
-			Warn("Events are not stored, they will be delivered again")
-	}
+	l.intake.Take(ctx, messages, func(i int, r Result) { l.answer(of[i], r) })
 }
 
-// handleTokenRevocation decides what becomes of one event: not understood → an
-// error; expired → acknowledged and dropped; else it is to be stored.
-func (l *Listener) handleTokenRevocation(msg jetstream.Msg) (e understood, err error) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		l.log.WithError(err).Error("An event has no metadata")
-		return e, nil // delivered again after ackWait
-	}
-	state, event, err := decode(msg)
-	if err != nil {
-		l.log.WithFields(logrus.Fields{"subject": msg.Subject(), "reason": err}).Error("Event goes to the dead letters")
-		return understood{meta: meta}, err
-	}
-	l.log.Info("Event ", event.Type, " is received")
-	l.log.Debug("RevokedToken: ", masked, ", Token Type: ", event.Type)
-	r := event.Revocation(state, meta.Timestamp, l.hub.cfg.UnknownLife)
-	backdate(&r, cameAt(msg.Headers(), meta.Timestamp))
-	if r.Expired(l.hub.cfg.Now(), l.hub.cfg.Grace) {
-		l.finish(msg, event.Type, outcomeExpired, msg.Ack())
-		return e, nil
-	}
-	return understood{msg, meta, event.Type, r}, nil
-}
-
-// backdate gives what is replayed the time at which its event first came. The
-// date in place of an unknown expiry stays as it is: an earlier one could end a
-// revocation early, and anybody may say that an event came long ago.
-func backdate(r *revocation.Revocation, came time.Time) {
-	r.Time = came.UnixMicro()
-	for i := range r.Events {
-		r.Events[i].Time = r.Time
-	}
-}
-
-func (l *Listener) answer(ctx context.Context, e understood, o Outcome) {
-	switch {
-	case permanent(o.Err) && e.meta.NumDelivered >= l.hub.cfg.MaxDeliveries:
-		l.log.WithError(o.Err).WithField("deliveries", e.meta.NumDelivered).Error("Event cannot be stored")
-		_ = l.bury(ctx, e.msg, e.meta, fmt.Errorf("not stored after %d deliveries: %w", e.meta.NumDelivered, o.Err))
-	case o.Err != nil:
-		l.finish(e.msg, e.kind, outcomeRetried, e.msg.NakWithDelay(nakDelay))
-	case !o.Changed:
-		l.finish(e.msg, e.kind, outcomeDuplicate, e.msg.Ack())
+// answer tells the hub what became of an event. An answer that cannot be sent
+// means that the event will come again, and change nothing.
+func (l *Listener) answer(msg jetstream.Msg, r Result) {
+	var err error
+	switch r.Fate {
+	case FateRetry:
+		err = msg.NakWithDelay(nakDelay)
+	case FateDead:
+		err = msg.TermWithReason("dead letter")
 	default:
-		l.finish(e.msg, e.kind, outcomeStored, e.msg.Ack())
+		err = msg.Ack()
 	}
+	if err != nil {
+		l.log.WithError(err).Warn("An event could not be answered, it will be delivered again")
+	}
+}
+
+// handleTokenRevocation reads what a publisher sent, whichever way it came, and
+// logs it. An error means that it is not understood.
+func (in *Intake) handleTokenRevocation(m Message) (Call, error) {
+	call, err := decode(m)
+	if err != nil {
+		in.log.WithFields(logrus.Fields{"subject": m.Subject, "reason": err}).Error("Event goes to the dead letters")
+		return Call{}, err
+	}
+	in.log.Info("Event ", call.Type, " is received")
+	in.log.Debug("RevokedToken: ", masked, ", Token Type: ", call.Type)
+	return call, nil
 }
 
 // masked stands for every token that a log line mentions, whatever its length.
 const masked = "********"
 
-func decode(msg jetstream.Msg) (revocation.State, Event, error) {
-	switch msg.Subject() {
+func decode(m Message) (Call, error) {
+	switch m.Subject {
 	case SubjectRevocation:
-		e, err := DecodeEvent(msg.Data(), StatusRevoked)
-		return revocation.Revoked, e, err
+		return DecodeEvent(m.Data, StatusRevoked)
 	case SubjectApproval:
-		e, err := DecodeEvent(msg.Data(), StatusApproved)
-		return revocation.Approved, e, err
+		return DecodeEvent(m.Data, StatusApproved)
 	}
-	return 0, Event{}, malformed("events on %s are not handled yet", msg.Subject())
-}
-
-func (l *Listener) bury(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, reason error) error {
-	d := DeadLetter{
-		Subject: msg.Subject(), Event: msg.Data(), Reason: reason.Error(),
-		came: cameAt(msg.Headers(), meta.Timestamp),
-	}
-	if err := l.hub.bury(ctx, d); err != nil {
-		l.log.WithError(err).Error("Event cannot be buried, it will be delivered again")
-		l.finish(msg, "", outcomeRetried, msg.NakWithDelay(nakDelay))
-		return err
-	}
-	l.finish(msg, "", outcomeDead, msg.TermWithReason("dead letter"))
-	return nil
-}
-
-// finish counts what became of an event and reports an answer that could not be
-// sent: the event will come again, and change nothing.
-func (l *Listener) finish(msg jetstream.Msg, kind, outcome string, err error) {
-	l.metrics.count(msg.Subject(), kind, outcome)
-	if err != nil {
-		l.log.WithError(err).Warn("An event could not be answered, it will be delivered again")
-	}
+	return Call{}, malformed("events on %s are not handled yet", m.Subject)
 }
 
 // openConsumer returns the durable consumer, created if it is missing.
