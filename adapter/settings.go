@@ -38,6 +38,10 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger) (messaging.Config, err
 		},
 		Grace: time.Duration(cfg.Revocation.Grace), UnknownLife: time.Duration(cfg.Revocation.UnknownLifetime),
 		PurgeInterval: time.Duration(cfg.Revocation.PurgeInterval),
+		Rules: messaging.Rules{
+			ClientClaim: cfg.Rules.ClientClaim, UserClaim: cfg.Rules.UserClaim, Claims: cfg.Rules.Claims,
+			MaxLifetime: time.Duration(cfg.Rules.MaxTokenLifetime),
+		},
 		MaxDeliveries: uint64(cfg.Ingest.MaxDeliveries), Workers: cfg.Ingest.Workers,
 		Log: log, Now: time.Now,
 	}

@@ -23,6 +23,8 @@ type Config struct {
 	Hub Hub `toml:"hub"`
 	// Revocation is the section [revocation].
 	Revocation Revocation `toml:"revocation"`
+	// Rules is the section [rules].
+	Rules Rules `toml:"rules"`
 	// Ingest is the section [ingest].
 	Ingest Ingest `toml:"ingest"`
 	// AMQP is the section [amqp].
@@ -100,6 +102,20 @@ type Revocation struct {
 	MaxLive int `toml:"max_live"`
 }
 
+// Rules says of which claims rules are made: events that revoke what was issued
+// before a time.
+type Rules struct {
+	// ClientClaim is the claim of a token that names its client.
+	ClientClaim string `toml:"client_claim"`
+	// UserClaim is the claim of a token that names its user.
+	UserClaim string `toml:"user_claim"`
+	// Claims are those that an event of type claim_rule may name.
+	Claims []string `toml:"claims"`
+	// MaxTokenLifetime is how long any token lives: a rule is kept so long after
+	// the time that it names. 0 is for ever.
+	MaxTokenLifetime Duration `toml:"max_token_lifetime"`
+}
+
 // Ingest says how events are taken from the hub.
 type Ingest struct {
 	// MaxDeliveries is how often an event is tried before it becomes a dead
@@ -164,6 +180,12 @@ func Default() Config {
 			UnknownLifetime: Duration(90 * 24 * time.Hour),
 			PurgeInterval:   Duration(time.Minute),
 			MaxLive:         10_000_000,
+		},
+		Rules: Rules{
+			ClientClaim:      "azp",
+			UserClaim:        "sub",
+			Claims:           []string{"sub", "azp", "client_id", "sid", "origin_jti"},
+			MaxTokenLifetime: Duration(90 * 24 * time.Hour),
 		},
 		Ingest:       Ingest{MaxDeliveries: 10, Workers: 2},
 		ControlPlane: ControlPlane{Interval: Duration(15 * time.Minute)},

@@ -111,6 +111,8 @@ func (r *reader) set(key string, target, value any) {
 		}
 	case *[]URL:
 		*target = r.urls(key, value)
+	case *[]string:
+		*target = r.texts(key, value)
 	case *Duration:
 		r.duration(key, target, value)
 	case *bool:
@@ -158,6 +160,19 @@ func (r *reader) text(key string, value any) (string, bool) {
 		r.written[key] = raw
 	}
 	return text, len(problems) == 0
+}
+
+func (r *reader) texts(key string, value any) []string {
+	list, ok := value.([]any)
+	if !ok {
+		r.faults.wrong(key, "a list of strings", kindOf(value))
+	}
+	texts := make([]string, 0, len(list))
+	for i, element := range list {
+		text, _ := r.text(fmt.Sprintf("%s[%d]", key, i), element)
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 func (r *reader) urls(key string, value any) []URL {

@@ -49,6 +49,7 @@ func TestReadChangesOnlyWhatIsNamed(t *testing.T) {
 		"in a list": {"[hub]\nmode = \"external\"\nurls = [\"tls://$env{X}:4222\"]", "nats-1", func(c *config.Config) {
 			c.Hub.Mode, c.Hub.URLs = config.ModeExternal, []config.URL{"tls://nats-1:4222"}
 		}},
+		"a list of names": {`rules.claims = ["sub", "$env{X}"]`, "email", func(c *config.Config) { c.Rules.Claims = []string{"sub", "email"} }},
 		"a password": {"[hub]\nmode = \"external\"\nurls = [\"tls://n\"]\nuser = \"u\"\npassword = \"$env{X}\"", "hunter2", func(c *config.Config) {
 			c.Hub.Mode, c.Hub.URLs, c.Hub.User, c.Hub.Password = config.ModeExternal, []config.URL{"tls://n"}, "u", "hunter2"
 		}},
@@ -68,6 +69,8 @@ func TestReadChangesOnlyWhatIsNamed(t *testing.T) {
 // The whole text of the error is compared: it is what an operator works with.
 func TestReadRefuses(t *testing.T) {
 	cases := map[string]struct{ text, want string }{
+		"a list of other things":      {"[rules]\nclaims = [\"sub\", 1]", "rules.claims[1]: must be a string, is an integer"},
+		"no list of names":            {"[rules]\nclaims = \"sub\"", "rules.claims: must be a list of strings, is a string"},
 		"unknown key":                 {"[hub]\n\n  url = \"x\"", "hub.url: unknown key\n   3| url = ********"},
 		"unknown key at the top":      {"hub_mode = 3", "hub_mode: unknown key\n   1| hub_mode = ********"},
 		"unknown section":             {"[hubb] # x\nmode = 1", "hubb: unknown key\n   1| [hubb]"},

@@ -16,6 +16,7 @@ func (c Config) validate() faults {
 	c.Log.check(&f)
 	c.Hub.check(&f)
 	c.Revocation.check(&f)
+	c.Rules.check(&f)
 	c.Ingest.check(&f)
 	c.AMQP.check(&f)
 	c.ControlPlane.check(&f)
@@ -39,6 +40,22 @@ func (r Revocation) check(f *faults) {
 	within(f, "revocation.unknown_lifetime", r.UnknownLifetime, bounds[Duration]{Duration(time.Hour), Duration(3 * year)})
 	within(f, "revocation.purge_interval", r.PurgeInterval, bounds[Duration]{Duration(time.Second), Duration(time.Hour)})
 	within(f, "revocation.max_live", r.MaxLive, bounds[int]{1, 1_000_000_000})
+}
+
+func (r Rules) check(f *faults) {
+	f.claim("rules.client_claim", r.ClientClaim)
+	f.claim("rules.user_claim", r.UserClaim)
+	for i, name := range r.Claims {
+		f.claim(fmt.Sprintf("rules.claims[%d]", i), name)
+	}
+	within(f, "rules.max_token_lifetime", r.MaxTokenLifetime, bounds[Duration]{0, Duration(10 * 365 * 24 * time.Hour)})
+}
+
+// claim refuses what cannot be the name of a claim in a rule's key.
+func (f *faults) claim(key, name string) {
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c == '=' || c == ' ' || !unicode.IsPrint(c) }) {
+		f.wrong(key, `the name of a claim, without spaces and "="`, quoted(name))
+	}
 }
 
 func (i Ingest) check(f *faults) {

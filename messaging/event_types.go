@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Event struct {
 	Expiry   int64 // milliseconds since the epoch; 0 where Lifetime is Unknown
 	Lifetime revocation.Lifetime
 	Tenant   string
+	Before   int64 // of a rule: what was issued before is revoked, milliseconds since the epoch
+	Happened int64 // when its publisher says that it did, milliseconds since the epoch; 0: when it came
 }
 
 // Call is what one message says: one event, or many.
@@ -67,16 +70,9 @@ const (
 // Names are exact, numbers may be JSON numbers or strings of digits, unknown
 // fields are ignored. Status is what the field of that name may say besides
 // being absent.
-func DecodeEvent(data []byte, status string) (Call, error) {
+func DecodeEvent(data []byte, status string, rules Rules) (Call, error) {
 	p, err := payloadOf(data)
 	if err != nil {
-		return Call{}, err
-	}
-	var e Event
-	if e.ID, err = p.text("eventId", maxEventID); err != nil {
-		return Call{}, err
-	}
-	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
 		return Call{}, err
 	}
 	switch got, err := p.text("status", 0); {
@@ -85,25 +81,55 @@ func DecodeEvent(data []byte, status string) (Call, error) {
 	case got != "" && got != status:
 		return Call{}, malformed("its status is not %q", status)
 	}
-	if e.Expiry, e.Lifetime, err = p.expiry(); err != nil {
+	e, err := readCommon(p)
+	if err != nil {
 		return Call{}, err
 	}
-	if err := e.readToken(p); err != nil {
+	switch strings.ToLower(e.Type) {
+	case TypeBatch:
+		return e.batch(p, status)
+	case TypeConsumerApp, TypeSubjectEntity, TypeClaimRule:
+		e, err = rules.read(e, p, status)
+	default:
+		err = e.readToken(p)
+	}
+	if err != nil {
 		return Call{}, err
 	}
 	return Call{Type: e.Type, Events: []Event{e}}, nil
 }
 
+// readCommon reads what events of every type have.
+func readCommon(p payload) (e Event, err error) {
+	if e.ID, err = p.text("eventId", maxEventID); err != nil {
+		return e, err
+	}
+	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
+		return e, err
+	}
+	if e.Tenant == "" {
+		if e.Tenant, err = p.text("organization", maxTenant); err != nil {
+			return e, err
+		}
+	}
+	if e.Expiry, e.Lifetime, err = p.expiry(); err != nil {
+		return e, err
+	}
+	e.Type, err = p.text("type", 0)
+	return e, err
+}
+
 // readToken sets what the token is, by the event's type.
 func (e *Event) readToken(p payload) error {
-	var err error
-	if e.Type, err = p.text("type", 0); err != nil {
-		return err
-	}
 	token, err := p.text("revokedToken", 0)
 	if err != nil {
 		return err
 	}
+	return e.setToken(token)
+}
+
+// setToken takes a token as the type says.
+func (e *Event) setToken(token string) error {
 	if token == "" {
 		return malformed("revokedToken is missing")
 	}
@@ -164,9 +190,10 @@ func OpaqueDigest(token string) revocation.Digest {
 type Dating struct {
 	State       revocation.State
 	Source      string        // the way in
-	At          time.Time     // when it is handled: what has no known expiry counts UnknownLife from here
-	Came        time.Time     // when it happened, as far as is known; zero: not known
-	UnknownLife time.Duration // of a token
+	At          time.Time     // when it is handled: what has no known expiry counts from here
+	Came        time.Time     // when it came first; zero: not known
+	UnknownLife time.Duration // how long a token counts that has no known expiry
+	Rules       Rules
 }
 
 // Revocation is the record that the event makes. What comes again has the time
@@ -176,21 +203,44 @@ type Dating struct {
 func (e Event) Revocation(d Dating) revocation.Revocation {
 	r := revocation.Revocation{
 		Domain: e.Domain, Key: e.Key, Digest: e.Digest, State: d.State, Kind: e.Kind,
-		Expiry: e.Expiry, Lifetime: e.Lifetime, Tenant: e.Tenant, Source: d.Source,
+		Time: e.time(d), Before: e.Before, Tenant: e.Tenant, Source: d.Source,
 	}
-	if !d.Came.IsZero() {
-		r.Time = d.Came.UnixMicro()
-	}
-	switch {
-	case e.Lifetime == revocation.Unknown:
-		r.Expiry = d.At.Add(d.UnknownLife).UnixMilli()
-	case e.Expiry > d.At.Add(century).UnixMilli():
-		r.Expiry, r.Lifetime = revocation.Never, revocation.Forever
-	}
+	r.Expiry, r.Lifetime = e.expires(d)
 	if e.ID != "" {
 		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: d.State}}
 	}
 	return r
+}
+
+// time is when the event happened, in microseconds since the epoch: never after
+// it came; 0: not known.
+func (e Event) time(d Dating) int64 {
+	if e.Happened > 0 {
+		came := d.Came
+		if came.IsZero() {
+			came = d.At
+		}
+		return min(e.Happened, came.UnixMilli()) * 1000
+	}
+	if d.Came.IsZero() {
+		return 0
+	}
+	return d.Came.UnixMicro()
+}
+
+// expires is until when the event counts, in milliseconds since the epoch.
+func (e Event) expires(d Dating) (int64, revocation.Lifetime) {
+	expiry, lifetime := e.Expiry, e.Lifetime
+	if lifetime == revocation.Unknown {
+		if e.Domain != revocation.DomainRule {
+			return d.At.Add(d.UnknownLife).UnixMilli(), lifetime
+		}
+		expiry, lifetime = d.Rules.expiry(cmp.Or(e.Before, d.At.UnixMilli()))
+	}
+	if expiry > d.At.Add(century).UnixMilli() {
+		return revocation.Never, revocation.Forever
+	}
+	return expiry, lifetime
 }
 
 // payload is the members of payloadData, by their exact names.
@@ -251,6 +301,10 @@ func (p payload) expiry() (int64, revocation.Lifetime, error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	return normalExpiry(text)
+}
+
+func normalExpiry(text string) (int64, revocation.Lifetime, error) {
 	if text = strings.TrimSpace(text); text == "" {
 		return 0, revocation.Unknown, nil
 	}

@@ -59,7 +59,15 @@ func config() messaging.Config {
 	return messaging.Config{
 		Limits: messaging.Limits{MaxLive: 1_000_000, MaxPending: 100_000, MaxPendingBytes: 64 << 20},
 		Grace:  grace, UnknownLife: 90 * 24 * time.Hour, PurgeInterval: time.Minute,
-		MaxDeliveries: 10, Workers: 4, Now: time.Now,
+		MaxDeliveries: 10, Workers: 4, Now: time.Now, Rules: rules(),
+	}
+}
+
+// rules are those of the default configuration.
+func rules() messaging.Rules {
+	return messaging.Rules{
+		ClientClaim: "azp", UserClaim: "sub", MaxLifetime: 90 * 24 * time.Hour,
+		Claims: []string{"sub", "azp", "client_id", "sid", "origin_jti"},
 	}
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	Limits        Limits
 	Grace         time.Duration // added to every expiry that is acted on
 	UnknownLife   time.Duration // how long what has no known expiry is kept
+	Rules         Rules
 	PurgeInterval time.Duration // between two purges of the log
 	MaxDeliveries uint64        // of an event that cannot be stored, then it is a dead letter
 	Workers       int           // batches of events written at the same time

@@ -60,6 +60,7 @@ const (
 	FateStored    Fate = "stored"
 	FateDuplicate Fate = "duplicate"   // the log said all of it already
 	FateExpired   Fate = "expired"     // nothing of it counts any more
+	FateReload    Fate = "reload"      // it said that everything should be read again
 	FateDead      Fate = "dead_letter" // not understood, or not to be stored: it is buried
 	FateRetry     Fate = "retried"     // not stored: it must be delivered again
 )
@@ -103,6 +104,7 @@ func (in *Intake) Take(ctx context.Context, messages []Message, answer func(int,
 type taken struct {
 	Message
 	kind        string
+	reload      bool
 	revocations []revocation.Revocation // those that count
 	open        int                     // of them, how many are not known to be in the log
 	changed     bool
@@ -117,7 +119,7 @@ func (in *Intake) accept(t *taken) error {
 	if err != nil {
 		return err
 	}
-	t.kind = kindOf(call)
+	t.kind, t.reload = kindOf(call), call.Reload
 	for _, e := range call.Events {
 		r := e.Revocation(in.dating(t.Message))
 		if !r.Expired(in.hub.cfg.Now(), in.hub.cfg.Grace) {
@@ -129,7 +131,10 @@ func (in *Intake) accept(t *taken) error {
 }
 
 func (in *Intake) dating(m Message) Dating {
-	d := Dating{State: revocation.Revoked, Source: m.Source, At: m.At, Came: m.Came, UnknownLife: in.hub.cfg.UnknownLife}
+	d := Dating{
+		State: revocation.Revoked, Source: m.Source, At: m.At, Came: m.Came,
+		UnknownLife: in.hub.cfg.UnknownLife, Rules: in.hub.cfg.Rules,
+	}
 	if m.Subject == SubjectApproval {
 		d.State = revocation.Approved
 	}
@@ -153,7 +158,11 @@ func (in *Intake) write(ctx context.Context, messages []*taken) {
 		for _, r := range t.revocations {
 			pieces = append(pieces, piece{t, r})
 		}
-		if t.open == 0 {
+		switch {
+		case t.reload:
+			in.readAgain()
+			t.answer(Result{Fate: FateReload})
+		case t.open == 0:
 			t.answer(Result{Fate: FateExpired})
 		}
 	}
@@ -165,6 +174,15 @@ func (in *Intake) write(ctx context.Context, messages []*taken) {
 			}
 		}
 	}
+}
+
+// readAgain has everything read again, where there is something to read from.
+func (in *Intake) readAgain() {
+	if in.Reload == nil {
+		in.log.Warn("A publisher lists no tokens: there is no control plane to read them from")
+		return
+	}
+	in.Reload()
 }
 
 // put stores one batch.
@@ -237,7 +255,10 @@ var ErrFull = errors.New("the log is full")
 // an error the rest is not stored; storing all of it again is safe.
 func (in *Intake) Store(ctx context.Context, d Decoded) (Tally, error) {
 	var tally Tally
-	dating := Dating{State: d.State, Source: d.Source, At: d.At, Came: d.Came, UnknownLife: in.hub.cfg.UnknownLife}
+	dating := Dating{
+		State: d.State, Source: d.Source, At: d.At, Came: d.Came,
+		UnknownLife: in.hub.cfg.UnknownLife, Rules: in.hub.cfg.Rules,
+	}
 	for events := range slices.Chunk(d.Events, MaxBatch) {
 		if in.Full() {
 			return tally, ErrFull

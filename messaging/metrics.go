@@ -94,10 +94,15 @@ func sourceLabel(source, subject string) string {
 
 // kindOf bounds the label to the kinds that exist.
 func kindOf(c Call) string {
-	if len(c.Events) == 0 {
+	switch {
+	case strings.EqualFold(c.Type, TypeBatch):
+		return "batch"
+	case len(c.Events) == 0:
 		return ""
 	}
 	switch e := c.Events[0]; {
+	case e.Domain == revocation.DomainRule:
+		return "rule"
 	case e.Domain == revocation.DomainOpaque:
 		return "default"
 	case e.Kind == revocation.KindJWT:

@@ -182,7 +182,7 @@ func (l *Listener) answer(msg jetstream.Msg, r Result) {
 // handleTokenRevocation reads what a publisher sent, whichever way it came, and
 // logs it. An error means that it is not understood.
 func (in *Intake) handleTokenRevocation(m Message) (Call, error) {
-	call, err := decode(m)
+	call, err := in.decode(m)
 	if err != nil {
 		in.log.WithFields(logrus.Fields{"subject": m.Subject, "reason": err}).Error("Event goes to the dead letters")
 		return Call{}, err
@@ -195,14 +195,26 @@ func (in *Intake) handleTokenRevocation(m Message) (Call, error) {
 // masked stands for every token that a log line mentions, whatever its length.
 const masked = "********"
 
-func decode(m Message) (Call, error) {
+func (in *Intake) decode(m Message) (Call, error) {
+	var call Call
+	var err error
 	switch m.Subject {
 	case SubjectRevocation:
-		return DecodeEvent(m.Data, StatusRevoked)
+		call, err = DecodeEvent(m.Data, StatusRevoked, in.hub.cfg.Rules)
 	case SubjectApproval:
-		return DecodeEvent(m.Data, StatusApproved)
+		call, err = DecodeEvent(m.Data, StatusApproved, in.hub.cfg.Rules)
+	default:
+		err = malformed("events on %s are not handled yet", m.Subject)
 	}
-	return Call{}, malformed("events on %s are not handled yet", m.Subject)
+	if err != nil {
+		return Call{}, err
+	}
+	for _, e := range call.Events {
+		if err := e.Check(m.At); err != nil {
+			return Call{}, err
+		}
+	}
+	return call, nil
 }
 
 // openConsumer returns the durable consumer, created if it is missing.

@@ -324,21 +324,3 @@ func TestWholeJWTs(t *testing.T) {
 		t.Errorf("a token is kept or logged: %s", kept)
 	}
 }
-
-func TestRulesAreNoTokens(t *testing.T) {
-	t.Parallel()
-	r := start(t, embedded(t))
-	rule := base64.StdEncoding.EncodeToString([]byte(`{"consumer_key":"x","revocationTime":"1716000000000"}`))
-	for _, typ := range []string{"consumer_app_revocation_event", "subject_entity_revocation_event", "token_revocation_batch"} {
-		r.publish(t, messaging.SubjectRevocation, fields{"revokedToken": rule, "type": typ, "expiryTime": 0}.event())
-	}
-	r.settle(t)
-	if held, letters := r.held(), r.deadLetters(t); len(held) != 0 || len(letters) != 3 {
-		t.Errorf("held %v, dead letters %v", held, letters)
-	}
-	for _, d := range r.deadLetters(t) {
-		if !strings.Contains(string(d.Event), rule) {
-			t.Errorf("the rule is not kept: %s", d.Event)
-		}
-	}
-}
