@@ -50,6 +50,7 @@ type replica struct {
 	log         *logrus.Logger
 	metrics     *prometheus.Registry
 	revocations *revocation.Log
+	sources     *messaging.Sources
 
 	hub atomic.Pointer[hubParts] // nil until the hub is open
 }
@@ -103,13 +104,17 @@ func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	r := &replica{
 		cfg: cfg, log: log, metrics: prometheus.NewRegistry(),
 		revocations: revocation.NewLog(time.Duration(cfg.Revocation.Grace)),
+		sources:     messaging.NewSources(time.Now),
 	}
-	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		messaging.NewSourcesCollector(r.sources))
 	server, err := r.newServer()
 	if err != nil {
 		return err
 	}
-	api := control.New(control.Config{Status: r.status, Metrics: r.metrics, Log: log})
+	api := control.New(control.Config{
+		Status: r.status, Metrics: r.metrics, Sources: func() any { return r.sources.List() }, Log: log,
+	})
 	log.WithFields(logrus.Fields{
 		"xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": buildVersion(),
 	}).Info("The adapter listens")
@@ -144,13 +149,23 @@ func (r *replica) followHub(ctx context.Context) error {
 	r.hub.Store(&hubParts{hub, follower})
 	intake := messaging.NewIntake(hub, r.revocations, measures)
 	listener := messaging.NewListener(intake)
+	listener.Report = r.sources.Add(messaging.SourceNATS)
+	listener.Report.Ask(hub.Connected)
+	amqp, err := r.amqpSources(intake)
+	if err != nil {
+		return err
+	}
 	reading := gcReading
 	if cfg.Embedded != nil {
 		reading = gcReadingEmbedded
 	}
 	return together(ctx, follower.Run,
 		func(ctx context.Context) error { return hub.Guard(ctx, measures) },
-		func(ctx context.Context) error { return after(ctx, follower.Complete(), listener.Run) },
+		func(ctx context.Context) error {
+			return after(ctx, follower.Complete(), func(ctx context.Context) error {
+				return together(ctx, append(amqp, listener.Run)...)
+			})
+		},
 		func(ctx context.Context) error { return tuneMemory(ctx, reading, follower.Complete()) })
 }
 
