@@ -29,4 +29,9 @@
 //	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
 //	26 FullDisk                  publishing fails and says why, what is stored is served, and it goes on when there is space
 //	27 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
+//	32 AMQPBroker                events of API-M's broker reach gateways; what it lost while it was killed is read from the control plane
+//	33 FullSync                  the control plane's list is added, in both shapes; no answer of it un-revokes
+//	34 NotifyEndpoint            a key manager is told 200 when the log has it, and 400, 401 or 413 otherwise
+//	35 SourcesReported           every way in says whether it is connected, its last event, its lag and its errors
+//	36 ReadyAfterFullSync        no gateway is served before the control plane was read, where that is required
 package integration
