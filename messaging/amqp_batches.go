@@ -23,15 +23,23 @@ func (a *AMQP) take(ctx, live context.Context, channel *amqp091.Channel, deliver
 	finishing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	defer context.AfterFunc(live, func() { time.AfterFunc(stopTimeout, giveUp) })()
-	var workers, acker errgroup.Group
+	var workers, acker, pump errgroup.Group
 	workers.SetLimit(a.cfg.Workers)
+	atHand := make(chan amqp091.Delivery, amqpPrefetch) // the broker delivers no more at a time
+	pump.Go(func() error {
+		defer close(atHand)
+		for d := range deliveries {
+			atHand <- d
+		}
+		return nil
+	})
 	inOrder := make(chan *amqpBatch, a.cfg.Workers)
 	acker.Go(func() error { return acknowledge(finishing, channel, inOrder) })
-	for first := range deliveries {
+	for first := range atHand {
 		if ctx.Err() != nil || !a.intake.waitForRoom(live) {
 			break
 		}
-		b := gatherAMQP(first, deliveries)
+		b := gatherAMQP(first, atHand)
 		inOrder <- b
 		workers.Go(func() error {
 			a.store(finishing, b)
@@ -39,7 +47,7 @@ func (a *AMQP) take(ctx, live context.Context, channel *amqp091.Channel, deliver
 		})
 	}
 	close(inOrder)
-	_ = workers.Wait() // they have no errors
+	_, _ = workers.Wait(), pump.Wait() // they have no errors
 	return acker.Wait()
 }
 

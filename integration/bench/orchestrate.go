@@ -57,6 +57,8 @@ func orchestrate(ctx context.Context, args []string) error {
 		{"lines", b.lines},
 		{"batches", b.batches},
 		{"burst", b.burst},
+		{"amqp", b.amqp},
+		{"full sync", b.fullSync},
 		{"restart", b.restart},
 	} {
 		if !strings.Contains(m.name, *only) {
