@@ -1,10 +1,13 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"strconv"
 	"time"
 )
+
+// errNoTime says what a time may be.
+var errNoTime = errors.New("RFC 3339 (2027-01-01T00:00:00Z), seconds, milliseconds")
 
 // parseTime reads RFC 3339, or seconds or milliseconds since the epoch, and
 // returns milliseconds. What is below 1e11 is seconds.
@@ -17,7 +20,7 @@ func parseTime(text string) (int64, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || t.UnixMilli() <= 0 {
-		return 0, fmt.Errorf("--expires-at must be RFC 3339 (2027-01-01T00:00:00Z), seconds, milliseconds, or never; is %q", text)
+		return 0, errNoTime
 	}
 	return t.UnixMilli(), nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 
+	"revocation-adapter/config"
 	"revocation-adapter/messaging"
 	"revocation-adapter/revocation"
 )
@@ -27,60 +28,116 @@ const maxToken = 1 << 20
 // publishTimeout bounds how long the hub may take to store an event.
 const publishTimeout = 10 * time.Second
 
+const claimHelp = `With --claim everything is meant that carries the claim with this value and was
+issued before a time: all that a user has, or a client. The claim is one of
+rules.claims.`
+
 func revokeCommand(s *settings) *cobra.Command {
-	var typ, at string
-	var in time.Duration
+	var w what
 	c := &cobra.Command{
-		Use:   "revoke <jti|JWT>",
-		Short: "Revoke a token or an API key",
-		Long:  "Revoke a token. Returns when the hub has stored the event.\n\n" + tokenHelp,
+		Use:   "revoke <jti|JWT> | --claim <name>=<value>",
+		Short: "Revoke a token or an API key, or all that carry a claim",
+		Long:  "Revoke a token. Returns when the hub has stored the event.\n\n" + tokenHelp + "\n\n" + claimHelp,
 		Example: `  adapter revoke fc8ee897-b3d9-3bb6-a9ca-f4aeb036e5c0 --expires-in 1h
   adapter revoke - < token.jwt
-  adapter revoke "$OPAQUE_TOKEN" --type Default --expires-at 2027-01-01T00:00:00Z`,
-		Args: usage(cobra.ExactArgs(1)),
+  adapter revoke "$OPAQUE_TOKEN" --type Default --expires-at 2027-01-01T00:00:00Z
+  adapter revoke --claim sub=alice
+  adapter revoke --claim azp=my-client --issued-before 2026-11-21T08:00:00Z`,
+		Args: usage(w.args),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := announce(c.InOrStdin(), args[0], typ)
-			if err != nil {
-				return exitError{exitUsage, err}
-			}
-			if err := a.setExpiry(at, in); err != nil {
-				return exitError{exitUsage, err}
-			}
-			return s.publish(c, messaging.SubjectRevocation, a, "Revoked")
+			return s.announceAs(c, args, announcing{&w, messaging.SubjectRevocation, "Revoked"})
 		},
 	}
+	w.flags(c)
 	flags := c.Flags()
-	flags.StringVar(&typ, "type", messaging.TypeJWT, "JWT, API_KEY, or Default for an opaque token")
-	flags.StringVar(&at, "expires-at", "", "when the token itself expires: RFC 3339, seconds or milliseconds since the epoch, or never")
-	flags.DurationVar(&in, "expires-in", 0, "in how long the token itself expires, such as 1h (default: the JWT's exp, else unknown)")
+	flags.StringVar(&w.before, "issued-before", "now", "with --claim: issued before when: now, RFC 3339, seconds or milliseconds since the epoch")
+	flags.StringVar(&w.at, "expires-at", "", "when the token itself expires: RFC 3339, seconds or milliseconds since the epoch, or never")
+	flags.DurationVar(&w.in, "expires-in", 0, "in how long the token itself expires, such as 1h (default: the JWT's exp, else unknown; with --claim rules.max_token_lifetime)")
 	c.MarkFlagsMutuallyExclusive("expires-at", "expires-in")
+	c.MarkFlagsMutuallyExclusive("type", "issued-before")
 	return c
 }
 
 func approveCommand(s *settings) *cobra.Command {
-	var typ string
+	var w what
 	c := &cobra.Command{
-		Use:   "approve <jti|JWT>",
-		Short: "Re-approve a revoked token that has not expired",
+		Use:   "approve <jti|JWT> | --claim <name>=<value>",
+		Short: "Re-approve a revoked token that has not expired, or all that carry a claim",
 		Long: "Re-approve a token. Returns when the hub has stored the event. Gateways that can\n" +
-			"only add tokens keep refusing it until they are restarted.\n\n" + tokenHelp,
-		Args: usage(cobra.ExactArgs(1)),
+			"only add tokens keep refusing it until they are restarted.\n\n" + tokenHelp + "\n\n" + claimHelp +
+			" A token that\nwas also revoked by itself stays so.",
+		Example: `  adapter approve fc8ee897-b3d9-3bb6-a9ca-f4aeb036e5c0
+  adapter approve --claim sub=alice`,
+		Args: usage(w.args),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := announce(c.InOrStdin(), args[0], typ)
-			if err != nil {
-				return exitError{exitUsage, err}
-			}
-			return s.publish(c, messaging.SubjectApproval, a, "Re-approved")
+			return s.announceAs(c, args, announcing{&w, messaging.SubjectApproval, "Re-approved"})
 		},
 	}
-	c.Flags().StringVar(&typ, "type", messaging.TypeJWT, "JWT, API_KEY, or Default for an opaque token")
+	w.flags(c)
 	return c
+}
+
+// what the command line names.
+type what struct {
+	typ, claim, before string
+	at                 string
+	in                 time.Duration
+}
+
+func (w *what) flags(c *cobra.Command) {
+	c.Flags().StringVar(&w.typ, "type", messaging.TypeJWT, "JWT, API_KEY, or Default for an opaque token")
+	c.Flags().StringVar(&w.claim, "claim", "", "name=value: all that carry this claim, instead of one token")
+	c.MarkFlagsMutuallyExclusive("type", "claim")
+}
+
+// args: a token, or a claim in place of it.
+func (w *what) args(c *cobra.Command, args []string) error {
+	claim := c.Flags().Changed("claim")
+	switch {
+	case claim && len(args) > 0:
+		return errors.New("--claim stands in place of a token: give one of them")
+	case claim:
+		return nil
+	case c.Flags().Changed("issued-before"):
+		return errors.New("--issued-before needs --claim")
+	}
+	return cobra.ExactArgs(1)(c, args)
+}
+
+// announcing is what becomes of what, and how that is told.
+type announcing struct {
+	*what
+	subject, done string
+}
+
+func (s *settings) announceAs(c *cobra.Command, args []string, as announcing) error {
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	var a *announcement
+	if c.Flags().Changed("claim") {
+		a, err = announceRule(cfg.Rules, as)
+	} else {
+		a, err = announce(c.InOrStdin(), args[0], as.typ)
+	}
+	if err == nil {
+		err = a.setExpiry(as.at, as.in)
+	}
+	if err == nil {
+		err = a.checkExpiry(cfg)
+	}
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	return publish(c, cfg, a, as)
 }
 
 // announcement is the event to publish.
 type announcement struct {
 	messaging.Announcement
-	dated bool // the token itself said when it expires
+	name   string // what is revoked, as it is told
+	before int64  // of a rule, milliseconds since the epoch
 }
 
 // announce reads what the command line names. Of a JWT the jti and exp are
@@ -99,6 +156,7 @@ func announce(stdin io.Reader, token, typ string) (*announcement, error) {
 	switch typ {
 	case messaging.TypeDefault:
 		a.RevokedToken = revocation.NamePrefix + messaging.OpaqueDigest(token).String()
+		a.name = a.RevokedToken
 		return a, nil
 	case messaging.TypeJWT, messaging.TypeAPIKey:
 	default:
@@ -107,13 +165,14 @@ func announce(stdin io.Reader, token, typ string) (*announcement, error) {
 	claims, err := revocation.ReadJWT(token)
 	switch {
 	case err == nil:
-		a.RevokedToken, a.ExpiryTime, a.dated = claims.ID, claims.Expiry, true
+		a.RevokedToken, a.ExpiryTime = claims.ID, claims.Expiry
 	case !errors.Is(err, revocation.ErrNotJWT) || strings.Count(token, ".") >= 2:
 		return nil, fmt.Errorf("the token: %w", err)
 	}
 	if err := revocation.CheckKey(a.RevokedToken); err != nil {
 		return nil, fmt.Errorf("the token: %w", err)
 	}
+	a.name = a.RevokedToken
 	return a, nil
 }
 
@@ -129,27 +188,30 @@ func (a *announcement) setExpiry(at string, in time.Duration) error {
 	case at != "":
 		ms, err := parseTime(at)
 		if err != nil {
-			return err
+			return fmt.Errorf("--expires-at must be %w, or never; is %q", err, at)
 		}
 		a.ExpiryTime = ms
 	}
 	return nil
 }
 
-// expired says whether the event would be dropped, grace included.
-func (a *announcement) expired(grace time.Duration) bool {
-	return a.ExpiryTime > 0 && a.ExpiryTime < time.Now().Add(-grace).UnixMilli()
+// checkExpiry refuses what would be dropped, grace included.
+func (a *announcement) checkExpiry(cfg config.Config) error {
+	expires := a.ExpiryTime
+	if life := time.Duration(cfg.Rules.MaxTokenLifetime); a.before > 0 && expires == 0 && life > 0 {
+		expires = a.before + life.Milliseconds()
+	}
+	if expires == 0 || expires >= time.Now().Add(-time.Duration(cfg.Revocation.Grace)).UnixMilli() {
+		return nil
+	}
+	what := "the token"
+	if a.before > 0 {
+		what = "the last token that was issued before"
+	}
+	return fmt.Errorf("%s expired at %s: no gateway accepts it any more, and nothing was sent", what, expiry(expires))
 }
 
-func (s *settings) publish(c *cobra.Command, subject string, a *announcement, done string) error {
-	cfg, err := s.load()
-	if err != nil {
-		return err
-	}
-	if a.expired(time.Duration(cfg.Revocation.Grace)) {
-		return exitError{exitUsage, fmt.Errorf("the token expired at %s: no gateway accepts it any more, and nothing was sent",
-			expiry(a.ExpiryTime))}
-	}
+func publish(c *cobra.Command, cfg config.Config, a *announcement, as announcing) error {
 	conn, err := dialHub(cfg)
 	if err != nil {
 		return err
@@ -157,11 +219,11 @@ func (s *settings) publish(c *cobra.Command, subject string, a *announcement, do
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(c.Context(), publishTimeout)
 	defer cancel()
-	sequence, err := messaging.Publish(ctx, conn, subject, a.Announcement)
+	sequence, err := messaging.Publish(ctx, conn, as.subject, a.Announcement)
 	if err != nil {
 		return exitError{exitUnreachable, fmt.Errorf("%w; nothing was stored for certain: run the command again", err)}
 	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "%s %s (event %s, stored as %d in %s)\n",
-		done, a.RevokedToken, a.EventID, sequence, messaging.IngestStream)
+		as.done, a.name, a.EventID, sequence, messaging.IngestStream)
 	return err
 }

@@ -33,7 +33,8 @@ func (t Token) Event() (Event, error) {
 		return Event{}, err
 	}
 	if t.ID != "" && t.Token == "" {
-		return e, e.setListed(t.ID, t.Type)
+		err = e.setListed(t.ID, t.Type)
+		return e, err
 	}
 	if t.Type == "" && t.Token != "" {
 		if _, err := revocation.ReadJWT(t.Token); !errors.Is(err, revocation.ErrNotJWT) {
@@ -41,7 +42,8 @@ func (t Token) Event() (Event, error) {
 		}
 	}
 	e.Type = t.Type
-	return e, e.setToken(t.Token)
+	err = e.setToken(t.Token)
+	return e, err
 }
 
 // setListed takes a jti, of whatever kind.
@@ -62,12 +64,7 @@ func (e *Event) setListed(id, typ string) error {
 // read again.
 func (e Event) batch(p payload, status string) (Call, error) {
 	call := Call{Type: e.Type}
-	inner, err := p.inner()
-	if err != nil && !p.lists() {
-		if text, err := p.text("revokedToken", 0); err != nil || text != "" {
-			return Call{}, malformed("revokedToken is not base64 of a JSON object")
-		}
-	}
+	inner, _ := p.inner() // what is no object has no list: other receivers look at the type alone
 	for _, object := range []payload{inner, p} {
 		events, err := e.listed(object)
 		if err != nil {
@@ -80,16 +77,6 @@ func (e Event) batch(p payload, status string) (Call, error) {
 		return Call{}, malformed("it lists no token")
 	}
 	return call, nil
-}
-
-// lists says whether there is a list.
-func (p payload) lists() bool {
-	for _, name := range namesOfLists() {
-		if raw, ok := p[name]; ok && string(raw) != "null" {
-			return true
-		}
-	}
-	return false
 }
 
 // listed returns the events of the tokens that an object lists. They have all
@@ -107,7 +94,7 @@ func (e Event) listed(object payload) ([]Event, error) {
 	var events []Event
 	for _, name := range namesOfLists() {
 		var entries []json.RawMessage
-		if raw, ok := object[name]; ok && json.Unmarshal(raw, &entries) != nil {
+		if raw, ok := object[name]; ok && string(raw) != `""` && json.Unmarshal(raw, &entries) != nil {
 			return nil, malformed("%s is not a list", name)
 		}
 		for i, raw := range entries {

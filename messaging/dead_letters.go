@@ -2,18 +2,14 @@ package messaging
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"revocation-adapter/revocation"
 )
 
 // Headers of a dead letter.
@@ -60,50 +56,6 @@ func (h *Hub) bury(ctx context.Context, d DeadLetter) error {
 		return fmt.Errorf("store a dead letter: %w", err)
 	}
 	return nil
-}
-
-// redact replaces what may be an opaque token by its digest, by which a replay
-// revokes it, if the envelope parses. Only the fields that an event has are kept
-// then: another could hold the token as well. An event that does not parse is
-// kept as it is.
-func redact(event []byte) []byte {
-	p, err := payloadOf(event)
-	if err != nil {
-		return event
-	}
-	kept := payload{}
-	for _, name := range []string{"eventId", "revokedToken", "ttl", "expiryTime", "type", "tenantId", "status"} {
-		if raw, ok := p[name]; ok {
-			kept[name] = raw
-		}
-	}
-	switch token, err := p.text("revokedToken", 0); {
-	case err != nil:
-		kept["revokedToken"] = json.RawMessage("[]") // not understood when it is replayed either
-	case !shownWhole(p, token):
-		kept["revokedToken"] = json.RawMessage(strconv.Quote(revocation.NamePrefix + OpaqueDigest(token).String()))
-	}
-	redacted, err := json.Marshal(map[string]any{"event": map[string]any{"payloadData": kept}})
-	if err != nil {
-		return event
-	}
-	return redacted
-}
-
-// shownWhole says whether the type promises that revokedToken is no secret. A
-// whole JWT in place of a jti is one.
-func shownWhole(p payload, token string) bool {
-	typ, err := p.text("type", 0)
-	if err != nil || token == "" {
-		return err == nil
-	}
-	switch strings.ToUpper(typ) {
-	case TypeJWT, TypeAPIKey:
-		return strings.Count(token, ".") < 2
-	case "CONSUMER_APP_REVOCATION_EVENT", "SUBJECT_ENTITY_REVOCATION_EVENT", "TOKEN_REVOCATION_BATCH":
-		return true // base64 of a rule
-	}
-	return false
 }
 
 // cameAt is when an event first came that was stored at a time, or earlier, as

@@ -263,7 +263,6 @@ func TestDecodeEventRefusesWithoutQuoting(t *testing.T) {
 		{"a type that is a list", string(payloadData(tokenMember + `,"type":["JWT"]`))},
 		{"a rule that is no base64", string(payloadData(tokenMember + `,"type":"consumer_app_revocation_event"`))},
 		{"a rule of another kind of entity", string(payloadData(`"revokedToken":"` + b64 + `","type":"subject_entity_revocation_event"`))},
-		{"a batch that is no base64", string(payloadData(tokenMember + `,"type":"token_revocation_batch"`))},
 		{"another status", string(payloadData(tokenMember + `,"status":"` + secret + `"`))},
 		{"an event id that is an object", string(payloadData(tokenMember + `,"eventId":{"a":"` + secret + `"}`))},
 		{"an event id that is too long", string(payloadData(tokenMember + `,"eventId":"` + strings.Repeat(secret, 50) + `"`))},

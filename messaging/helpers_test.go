@@ -336,3 +336,5 @@ func jwtEvent(id, jti string) []byte {
 }
 
 func inAnHour() int64 { return time.Now().Add(time.Hour).UnixMilli() }
+
+func inTwoHours() time.Time { return time.Now().Add(2 * time.Hour) }

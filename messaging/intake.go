@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,9 +151,11 @@ type piece struct {
 	revocation.Revocation
 }
 
-// write stores messages in batches, and answers each when all of it is stored or
-// some of it cannot be: what is stored by then is a duplicate when it comes again.
+// write stores messages in batches, the small ones first, and answers each when
+// all of it is stored or some of it cannot be: what is stored by then is a
+// duplicate when it comes again.
 func (in *Intake) write(ctx context.Context, messages []*taken) {
+	slices.SortStableFunc(messages, func(a, b *taken) int { return cmp.Compare(a.open, b.open) })
 	var pieces []piece
 	for _, t := range messages {
 		for _, r := range t.revocations {

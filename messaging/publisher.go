@@ -2,11 +2,14 @@ package messaging
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"revocation-adapter/revocation"
 )
 
 // Announcement is an event to publish, in the envelope that DecodeEvent reads.
@@ -16,6 +19,18 @@ type Announcement struct {
 	ExpiryTime   int64  `json:"expiryTime"` // milliseconds since the epoch; 0: unknown
 	Type         string `json:"type"`
 	TenantID     string `json:"tenantId,omitempty"`
+}
+
+// ClaimRule is the revokedToken of an event of TypeClaimRule: what carries the
+// claim and was issued before a time, in milliseconds since the epoch. 0 is no
+// time, as what lifts a rule has none.
+func ClaimRule(rule revocation.Rule, before int64) (string, error) {
+	data, err := json.Marshal(struct {
+		Claim  string `json:"claim"`
+		Value  string `json:"value"`
+		Before int64  `json:"issuedBefore,omitempty,string"`
+	}{rule.Claim, rule.Value, before})
+	return base64.StdEncoding.EncodeToString(data), err
 }
 
 // Publish sends an event to subject and returns when the hub has stored it in

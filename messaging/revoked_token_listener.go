@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
 )
 
 // Listener takes events out of INGEST, in turn with the other replicas, and
@@ -26,7 +27,8 @@ const (
 	ingestConsumer = "adapter"
 	ackWait        = 5 * time.Second // after a crash, what it had fetched waits as long
 	maxAckPending  = 4000
-	maxGathered    = 256 // events written together
+	maxGathered    = 256     // events written together
+	maxHeld        = 4 << 20 // bytes of events that are fetched, and of those that are begun, at least two
 	nakDelay       = time.Second
 	stopTimeout    = 2 * time.Second // to finish an event; then the hub delivers it again
 	fullDelay      = time.Second     // between two looks at whether the log has room again
@@ -47,7 +49,8 @@ func (l *Listener) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
 	}
-	messages, err := cons.Messages(jetstream.PullMaxMessages(maxAckPending/4),
+	held := max(maxHeld, 2*int(l.hub.conn.MaxPayload()))
+	messages, err := cons.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxAckPending/4, held),
 		jetstream.PullHeartbeat(pullHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return fmt.Errorf("consumer of %s: %w", IngestStream, err)
@@ -58,19 +61,47 @@ func (l *Listener) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, giveUp) })()
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	events := make(chan jetstream.Msg, maxGathered)
-	defer close(events)
+	begun := inbox{make(chan jetstream.Msg, maxGathered), semaphore.NewWeighted(int64(held))}
+	defer close(begun.events)
 	for range l.hub.cfg.Workers {
 		workers.Go(func() {
-			for msg := range events {
-				l.handle(finishing, gather(msg, events))
+			for msg := range begun.events {
+				msgs := gather(msg, begun.events)
+				l.handle(finishing, msgs)
+				begun.room.Release(bytesOf(msgs...))
 			}
 		})
 	}
-	return l.read(ctx, messages, events)
+	return l.read(ctx, messages, begun)
 }
 
-func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext, events chan<- jetstream.Msg) error {
+// inbox holds the events that are begun. Its room is in bytes: of large events
+// few are decoded at the same time, and none waits so long that the hub delivers
+// it again.
+type inbox struct {
+	events chan jetstream.Msg
+	room   *semaphore.Weighted
+}
+
+func (b inbox) put(ctx context.Context, msg jetstream.Msg) {
+	if b.room.Acquire(ctx, bytesOf(msg)) == nil {
+		select {
+		case b.events <- msg:
+			return
+		case <-ctx.Done():
+		}
+	}
+	_ = msg.Nak() // if it is lost, ackWait brings the event back
+}
+
+func bytesOf(msgs ...jetstream.Msg) (size int64) {
+	for _, msg := range msgs {
+		size += int64(len(msg.Data()))
+	}
+	return size
+}
+
+func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext, begun inbox) error {
 	for ctx.Err() == nil {
 		if !l.intake.waitForRoom(ctx) {
 			break
@@ -78,11 +109,7 @@ func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext,
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
 		case err == nil:
-			select {
-			case events <- msg:
-			case <-ctx.Done():
-				_ = msg.Nak() // if it is lost, ackWait brings the event back
-			}
+			begun.put(ctx, msg)
 		case ctx.Err() != nil:
 		case errors.Is(err, jetstream.ErrMsgIteratorClosed), errors.Is(err, jetstream.ErrConsumerDeleted):
 			return fmt.Errorf("consumer of %s: %w", IngestStream, err)
@@ -110,7 +137,7 @@ func giveBack(messages jetstream.MessagesContext) {
 // together, a lone one never waits.
 func gather(msg jetstream.Msg, events <-chan jetstream.Msg) []jetstream.Msg {
 	msgs := []jetstream.Msg{msg}
-	for len(msgs) < maxGathered {
+	for bytes := bytesOf(msg); len(msgs) < maxGathered && bytes < maxHeld/4; bytes += bytesOf(msgs[len(msgs)-1]) {
 		select {
 		case more, open := <-events:
 			if !open {

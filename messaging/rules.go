@@ -32,9 +32,9 @@ type Rules struct {
 	MaxLifetime time.Duration // of any token: so long after its watermark a rule counts; 0: for ever
 }
 
-// maxAhead is how far in the future a watermark may be: beyond what clocks
+// MaxAhead is how far in the future a watermark may be: beyond what clocks
 // differ, it would refuse tokens that nobody has issued yet.
-const maxAhead = 24 * time.Hour
+const MaxAhead = 24 * time.Hour
 
 // Client is the event that revokes what was issued to a client before a time, in
 // milliseconds since the epoch, as text.
@@ -97,8 +97,8 @@ func watermark(text string) (int64, error) {
 
 // Check reports why an event that came at a time cannot be one, or nil.
 func (e Event) Check(at time.Time) error {
-	if e.Before > at.Add(maxAhead).UnixMilli() {
-		return malformed("the time of the rule is more than %s ahead", maxAhead)
+	if e.Before > at.Add(MaxAhead).UnixMilli() {
+		return malformed("the time of the rule is more than %s ahead", MaxAhead)
 	}
 	return nil
 }

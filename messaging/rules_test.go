@@ -309,6 +309,27 @@ func TestRuleWatermarkAndLift(t *testing.T) {
 	}
 }
 
+// A dead letter keeps of a rule what it takes to make it, and a replay makes it,
+// as old as it is.
+func TestRuleIsReplayed(t *testing.T) {
+	t.Parallel()
+	r := startToBury(t)
+	before := time.Now().Add(-time.Minute).UnixMilli()
+	digest := revocation.DigestOf(revocation.DomainRule, "azp=app")
+	rec := approvedRecord(revokedRecord("azp=app", inTwoHours()))
+	rec.Domain, rec.Digest, rec.Kind = revocationv1.Domain_DOMAIN_RULE, digest[:], revocationv1.Kind_KIND_UNSPECIFIED
+	event := ruleOf(clientEvent, fields{"consumer_key": "app", "revocationTime": fmt.Sprint(before), "organization": "acme"})
+	r.buryUnder(t, rec, messaging.SubjectRevocation, event.event())
+	if kept := string(r.deadLetters(t)[0].Event); !strings.Contains(kept, event["revokedToken"].(string)) {
+		t.Errorf("kept: %s", kept)
+	}
+	r.replay(t)
+	got, _ := r.record(t, revocation.DomainRule, "azp=app")
+	if got.GetState() != revocationv1.State_STATE_REVOKED || got.GetIssuedBeforeMillis() != before || got.GetTimeMicros() != before*1000 {
+		t.Errorf("stored %v, dead letters %v", got, r.deadLetters(t))
+	}
+}
+
 // A watermark ahead of every clock would refuse tokens that are not issued yet.
 func TestRuleOfTheFarFuture(t *testing.T) {
 	t.Parallel()
