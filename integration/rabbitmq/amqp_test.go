@@ -2,8 +2,16 @@ package rabbitmq_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +51,12 @@ func eventually(t *testing.T, what string, happened func() bool) {
 // broker starts RabbitMQ for a test.
 func broker(t *testing.T) *rabbitmq.Server {
 	t.Helper()
-	s, err := rabbitmq.Start(t.Context(), rabbitmq.Options{Dir: t.TempDir()})
+	return brokerWith(t, rabbitmq.Options{Dir: t.TempDir()})
+}
+
+func brokerWith(t *testing.T, o rabbitmq.Options) *rabbitmq.Server {
+	t.Helper()
+	s, err := rabbitmq.Start(t.Context(), o)
 	if errors.Is(err, rabbitmq.ErrMissing) && os.Getenv("CI") != "true" {
 		t.Skipf("%v: run make deps", err)
 	}
@@ -115,6 +128,12 @@ func (l *logText) String() string {
 
 func startReplica(t *testing.T) *replica {
 	t.Helper()
+	return startReplicaOf(t, 1_000_000)
+}
+
+// startReplicaOf starts a replica whose log is full when it holds so many.
+func startReplicaOf(t *testing.T, maxLive int) *replica {
+	t.Helper()
 	r := &replica{
 		store: filepath.Join(t.TempDir(), "hub"), log: revocation.NewLog(time.Minute), text: &logText{},
 		reg: prometheus.NewRegistry(), sources: messaging.NewSources(time.Now),
@@ -124,7 +143,7 @@ func startReplica(t *testing.T) *replica {
 	var err error
 	r.hub, err = messaging.Open(t.Context(), messaging.Config{
 		Embedded: &messaging.EmbeddedConfig{Listen: "127.0.0.1:0", Store: r.store},
-		Limits:   messaging.Limits{MaxLive: 1_000_000, MaxPending: 100_000, MaxPendingBytes: 64 << 20},
+		Limits:   messaging.Limits{MaxLive: maxLive, MaxPending: 100_000, MaxPendingBytes: 64 << 20},
 		Grace:    time.Minute, UnknownLife: time.Hour, PurgeInterval: time.Minute,
 		MaxDeliveries: 10, Workers: 2, Log: log, Now: time.Now,
 	})
@@ -157,10 +176,15 @@ func run(t *testing.T, part func(context.Context) error) {
 // listen runs an AMQP source, and returns its report and how often it connected.
 func (r *replica) listen(t *testing.T, servers ...messaging.AMQPServer) (*messaging.Report, chan struct{}) {
 	t.Helper()
+	return r.listenTLS(t, nil, servers...)
+}
+
+func (r *replica) listenTLS(t *testing.T, cfg *tls.Config, servers ...messaging.AMQPServer) (*messaging.Report, chan struct{}) {
+	t.Helper()
 	connected := make(chan struct{}, 100)
 	report := r.sources.Add(fmt.Sprint("amqp-", servers[0].Address))
 	source, err := messaging.NewAMQP(messaging.AMQPConfig{
-		Servers: servers, Workers: 2, Connected: func() { connected <- struct{}{} },
+		Servers: servers, TLS: cfg, Workers: 2, Connected: func() { connected <- struct{}{} },
 	}, r.intake, report)
 	if err != nil {
 		t.Fatal(err)
@@ -295,24 +319,100 @@ func TestAMQPSeveralBrokers(t *testing.T) {
 	}
 }
 
-// The queue holds what the log does not have: it is acknowledged only then.
+// More than the prefetch arrives: what is stored is acknowledged.
 func TestAMQPAcknowledgesWhatIsStored(t *testing.T) {
 	b, r := broker(t), startReplica(t)
 	_, connected := r.listen(t, server(b.Address))
 	await(t, "connected", connected)
-	spy := publishTo(t, b)
-	const n = 3000
-	for i := range n {
-		if err := spy.send(t.Context(), event(fmt.Sprint("many-", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
+	const n = 10_000
+	publishTo(t, b).many(t, n)
 	eventually(t, "all are revoked", func() bool { return r.log.Snapshot().Counts().Revoked() == n })
-	// Without acknowledgements the prefetch would end it.
-	for i := range 2 * n {
-		if err := spy.send(t.Context(), event(fmt.Sprint("more-", i))); err != nil {
+	eventually(t, "all are acknowledged", func() bool { return unacknowledged(t, b) == 0 })
+}
+
+// What the log does not have is not acknowledged: the broker holds it, while the
+// log is full.
+func TestAMQPAcknowledgesNothingElse(t *testing.T) {
+	b, r := broker(t), startReplicaOf(t, 100)
+	_, connected := r.listen(t, server(b.Address))
+	await(t, "connected", connected)
+	const n = 6000
+	publishTo(t, b).many(t, n)
+	eventually(t, "the log is full, and tells", func() bool { return strings.Contains(r.text.String(), "The log is full") })
+	eventually(t, "the rest is delivered", func() bool {
+		stored := r.log.Snapshot().Counts().Revoked()
+		held := unacknowledged(t, b)
+		return stored >= 100 && stored < n && held > 0 && stored+held >= n
+	})
+}
+
+func (p *publisher) many(t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		if err := p.send(t.Context(), event(fmt.Sprint("many-", i))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "more than one prefetch is revoked", func() bool { return r.log.Snapshot().Counts().Revoked() == 3*n })
+}
+
+func unacknowledged(t *testing.T, b *rabbitmq.Server) int {
+	t.Helper()
+	n, err := b.Unacknowledged(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// With TLS the broker's certificate is verified.
+func TestAMQPOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	roots := certificate(t, dir)
+	b := brokerWith(t, rabbitmq.Options{
+		Dir: dir, CA: filepath.Join(dir, "cert.pem"), Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"),
+	})
+	r, secured := startReplica(t), server(b.TLSAddress)
+	secured.TLS, secured.Pause = true, time.Millisecond
+	stranger, _ := r.listenTLS(t, &tls.Config{MinVersion: tls.VersionTLS12}, secured)
+	eventually(t, "who does not know the authority refuses", func() bool {
+		return strings.Contains(stranger.Status().LastError, "certificate")
+	})
+	_, connected := r.listenTLS(t, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, secured)
+	await(t, "connected", connected)
+	if err := publishTo(t, b).send(t.Context(), event("secured")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is revoked", func() bool { return r.knows("secured") })
+}
+
+// certificate writes one for loopback that signs itself, and its key.
+func certificate(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "cert.pem"), text, 0o600),
+		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	return roots
 }

@@ -131,6 +131,25 @@ func (s *Server) Dial() (*amqp091.Connection, error) {
 	return amqp091.Dial("amqp://guest:guest@" + s.Address)
 }
 
+// Unacknowledged is how many messages were delivered and not acknowledged.
+func (s *Server) Unacknowledged(ctx context.Context) (n int, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.script), "rabbitmqctl"), "-q",
+		"list_queues", "--no-table-headers", "messages_unacknowledged")
+	cmd.Env = s.env
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, err
+	}
+	for _, field := range strings.Fields(string(out)) {
+		one, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, err
+		}
+		n += one
+	}
+	return n, nil
+}
+
 // Kill ends the server at once.
 func (s *Server) Kill() {
 	s.mu.Lock()
