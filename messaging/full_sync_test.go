@@ -336,3 +336,23 @@ func FuzzFullSyncList(f *testing.F) {
 		}
 	})
 }
+
+// What was published while the hub was away is asked for when it is back.
+func TestFullSyncIsAskedForWhenTheHubIsBack(t *testing.T) {
+	store := t.TempDir()
+	s := standalone(t, store, -1)
+	port, back := portOf(t, s), make(chan struct{}, 10)
+	cfg := external(s)
+	cfg.Reconnected = func() { back <- struct{}{} }
+	start(t, cfg)
+	if len(back) != 0 {
+		t.Error("the first connect is no reconnect")
+	}
+	shutdown(s)
+	standalone(t, store, port)
+	select {
+	case <-back:
+	case <-time.After(patience):
+		t.Fatal("nobody was told")
+	}
+}
