@@ -59,6 +59,7 @@ func orchestrate(ctx context.Context, args []string) error {
 		{"burst", b.burst},
 		{"amqp", b.amqp},
 		{"full sync", b.fullSync},
+		{"full sync memory", b.fullSyncMemory},
 		{"restart", b.restart},
 	} {
 		if !strings.Contains(m.name, *only) {
