@@ -14,6 +14,7 @@ DURATION ?= 3m
 # Debian packages that the tests need and this machine lacks.
 MISSING = $(if $(shell command -v protoc),,protobuf-compiler) \
 	$(if $(shell command -v npm),,nodejs npm) \
+	$(if $(wildcard /usr/lib/rabbitmq/bin/rabbitmq-server),,rabbitmq-server) \
 	$(if $(shell command -v cc),,gcc libc6-dev)
 
 help: ## list the targets

@@ -95,7 +95,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
 	root.AddCommand(
 		runCommand(settings),
 		revokeCommand(settings), approveCommand(settings), watchCommand(settings),
-		deadLetterCommand(settings), hubCommand(settings), configCommand(settings), versionCommand(),
+		deadLetterCommand(settings), sourcesCommand(settings), hubCommand(settings), configCommand(settings), versionCommand(),
 	)
 	coded(root)
 	return root

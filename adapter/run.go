@@ -50,14 +50,17 @@ type replica struct {
 	log         *logrus.Logger
 	metrics     *prometheus.Registry
 	revocations *revocation.Log
+	sources     *messaging.Sources
 
-	hub atomic.Pointer[hubParts] // nil until the hub is open
+	hub  atomic.Pointer[hubParts]           // nil until the hub is open
+	sync atomic.Pointer[messaging.FullSync] // nil until then, and without a control plane
 }
 
 // hubParts are those that need the hub.
 type hubParts struct {
 	hub      *messaging.Hub
 	follower *messaging.Follower
+	intake   *messaging.Intake
 }
 
 // How long a hub that failed is left alone: the first time, and at most, where it
@@ -112,13 +115,17 @@ func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	r := &replica{
 		cfg: cfg, log: log, metrics: prometheus.NewRegistry(),
 		revocations: revocation.NewLog(time.Duration(cfg.Revocation.Grace)),
+		sources:     messaging.NewSources(time.Now),
 	}
-	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		messaging.NewSourcesCollector(r.sources))
 	server, err := r.newServer()
 	if err != nil {
 		return err
 	}
-	api := control.New(control.Config{Status: r.status, Metrics: r.metrics, Log: log})
+	api := control.New(control.Config{
+		Status: r.status, Metrics: r.metrics, Sources: func() any { return r.sources.List() }, Notify: r.notify(), Log: log,
+	})
 	log.WithFields(logrus.Fields{
 		"xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": buildVersion(),
 	}).Info("The adapter listens")
@@ -141,6 +148,7 @@ func (r *replica) followHub(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cfg.Reconnected = func() { r.requestSync("hub connected") }
 	hub, err := messaging.Open(ctx, cfg)
 	if err != nil {
 		return hubError(err)
@@ -150,16 +158,22 @@ func (r *replica) followHub(ctx context.Context) error {
 	r.metrics.MustRegister(messaging.NewCollector(hub, r.revocations))
 	measures := messaging.NewMetrics(r.metrics)
 	follower := messaging.NewFollower(hub, r.revocations, measures)
-	r.hub.Store(&hubParts{hub, follower})
 	intake := messaging.NewIntake(hub, r.revocations, measures)
-	listener := messaging.NewListener(intake)
+	intake.Reload = r.reload()
+	sources, err := r.openSources(intake, hub)
+	if err != nil {
+		return err
+	}
+	r.hub.Store(&hubParts{hub, follower, intake})
 	reading := gcReading
 	if cfg.Embedded != nil {
 		reading = gcReadingEmbedded
 	}
 	return together(ctx, follower.Run,
 		func(ctx context.Context) error { return hub.Guard(ctx, measures) },
-		func(ctx context.Context) error { return after(ctx, follower.Complete(), listener.Run) },
+		func(ctx context.Context) error {
+			return after(ctx, follower.Complete(), func(ctx context.Context) error { return together(ctx, sources...) })
+		},
 		func(ctx context.Context) error { return tuneMemory(ctx, reading, follower.Complete()) })
 }
 
@@ -211,10 +225,17 @@ func (r *replica) newServer() (*xds.Server, error) {
 }
 
 func (r *replica) notReady() string {
-	if parts := r.hub.Load(); parts != nil {
-		return parts.follower.NotReady()
+	parts := r.hub.Load()
+	if parts == nil {
+		return "the hub is not open yet"
 	}
-	return "the hub is not open yet"
+	if why := parts.follower.NotReady(); why != "" {
+		return why
+	}
+	if sync := r.sync.Load(); sync != nil && r.cfg.ControlPlane.RequiredForReadiness {
+		return sync.NotReady()
+	}
+	return ""
 }
 
 func (r *replica) lastVersion(ctx context.Context) (uint64, error) {

@@ -27,6 +27,12 @@ type Config struct {
 	Rules Rules `toml:"rules"`
 	// Ingest is the section [ingest].
 	Ingest Ingest `toml:"ingest"`
+	// AMQP is the section [amqp].
+	AMQP AMQP `toml:"amqp"`
+	// ControlPlane is the section [control_plane].
+	ControlPlane ControlPlane `toml:"control_plane"`
+	// Notify is the section [notify].
+	Notify Notify `toml:"notify"`
 	// XDS is the section [xds].
 	XDS XDS `toml:"xds"`
 	// Control is the section [control].
@@ -181,7 +187,8 @@ func Default() Config {
 			Claims:           []string{"sub", "azp", "client_id", "sid", "origin_jti"},
 			MaxTokenLifetime: Duration(90 * 24 * time.Hour),
 		},
-		Ingest: Ingest{MaxDeliveries: 10, Workers: 2},
+		Ingest:       Ingest{MaxDeliveries: 10, Workers: 2},
+		ControlPlane: ControlPlane{Interval: Duration(15 * time.Minute)},
 		XDS: XDS{
 			Listen:          "127.0.0.1:18000",
 			Label:           "commonEnforcerLabel",

@@ -142,3 +142,16 @@ func content(t *testing.T, path string) string {
 	}
 	return string(text)
 }
+
+// The file for a WSO2 API Manager is one that the adapter reads.
+func TestWSO2FileIsRead(t *testing.T) {
+	got, err := read(content(t, "../resources/conf/wso2.toml"),
+		"APIM_USER", "admin", "APIM_PASSWORD", "p%2Fw", "NOTIFY_PASSWORD", "hunter2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	brokers, err := got.AMQP.Brokers[0].Brokers()
+	if err != nil || len(brokers) != 2 || brokers[1].Address != "apim-2.example.com:5671" || brokers[1].Password != "p/w" {
+		t.Errorf("got %v, %v", brokers, err)
+	}
+}

@@ -103,6 +103,12 @@ func (r *reader) set(key string, target, value any) {
 	case *Secret:
 		text, _ := r.text(key, value)
 		*target = Secret(text)
+	case *URL:
+		text, _ := r.text(key, value)
+		*target = URL(text)
+		if raw, ok := r.written[key]; ok && !isReference(raw) {
+			r.written[key] = mask // what is not a variable may be its password
+		}
 	case *[]URL:
 		*target = r.urls(key, value)
 	case *[]string:

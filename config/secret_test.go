@@ -44,6 +44,16 @@ func TestSecretsStayInErrors(t *testing.T) {
 		"in a URL's query":         head + `urls = ["tls://a?auth=hunter2"]`,
 		"token in a URL":           head + `urls = ["nats://hunter2@a"]`,
 		"token before a scheme":    head + `urls = ["hunter2@nats://a"]`,
+		"in a control plane":       `control_plane.url = "https://bob:hunter2@a"`,
+		"beside a variable there":  `control_plane.url = "bob:hunter2$env{AT}"`,
+		"of a control plane":       `control_plane.password = "hunter2"`,
+		"of notify":                `notify.password = "hunter2"`,
+		"as a hash":                `notify.password_hash = "hunter2"`,
+		"in a broker":              `amqp.brokers = ["amqp://bob:hunter2@b:1"]`,
+		"in a second broker":       `amqp.brokers = ["amqp://bob:x@b:1?retries='5',amqp://bob:hunter2@c:1"]`,
+		"in a broker's options":    `amqp.brokers = ["amqp://bob:x@c/v?brokerlist='tcp://a:1?trust_store_password='hunter2''"]`,
+		"in a broker with an @":    `amqp.brokers = ["amqp://bob:x@hunter2@c:x"]`,
+		"in a broker with a comma": `amqp.brokers = ["amqp://bob:x,hunter2@c:1"]`,
 	}
 	for name, text := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +168,7 @@ listen = "$env{XDS}"
 // A secret that a later section brings must be masked as well.
 func TestEffectiveMasksEverySecret(t *testing.T) {
 	var c config.Config
-	if n := fillSecrets(reflect.ValueOf(&c).Elem()); n != 2 {
+	if n := fillSecrets(reflect.ValueOf(&c).Elem()); n != 7 {
 		t.Errorf("filled %d secrets", n)
 	}
 	if shown := effective(t, c); strings.Contains(shown, "hunter2") {
@@ -172,6 +182,9 @@ func fillSecrets(section reflect.Value) int {
 		switch target := field.Addr().Interface().(type) {
 		case *config.Secret:
 			*target = "hunter2"
+			filled++
+		case *config.URL:
+			*target = "https://u:hunter2@a"
 			filled++
 		case *[]config.URL:
 			*target = []config.URL{"tls://hunter2@a"}
@@ -190,6 +203,8 @@ func TestEffectiveIsReadAgain(t *testing.T) {
 		"nothing":  "",
 		"password": "[hub]\nmode = \"external\"\nurls = [\"tls://a\"]\nuser = \"u\"\npassword = \"hunter2\"",
 		"URL":      "[hub]\nmode = \"external\"\nurls = [\"tls://bob:hunter2@a\", \"tls://hunter2@a\"]",
+		"notify":   "[notify]\nusername = \"u\"\npassword_hash = \"" + bcryptHash + "\"",
+		"brokers":  "amqp.brokers = [\"amqp://u:hunter2@c/carbon?brokerlist='ssl://b:1?retries='5'&connectdelay='50';tcp://127.0.0.1:2'\", \"amqps://bob:x@a,amqps://bob:hunter2@d/v%2Fw\"]",
 		"quotes":   "hub.store = \"a'b\\\"c\\\\d\\n\"",
 	}
 	for name, text := range cases {
@@ -207,6 +222,7 @@ func TestEffectiveIsReadAgain(t *testing.T) {
 				t.Errorf("got\n%s\nthen\n%s", shown, twice)
 			}
 			c.Hub.Password, again.Hub.Password, c.Hub.URLs, again.Hub.URLs = "", "", nil, nil
+			c.AMQP.Brokers, again.AMQP.Brokers, c.Notify, again.Notify = nil, nil, config.Notify{}, config.Notify{}
 			if !reflect.DeepEqual(c, again) {
 				t.Errorf("%+v became %+v", c, again)
 			}

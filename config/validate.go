@@ -18,6 +18,9 @@ func (c Config) validate() faults {
 	c.Revocation.check(&f)
 	c.Rules.check(&f)
 	c.Ingest.check(&f)
+	c.AMQP.check(&f)
+	c.ControlPlane.check(&f)
+	c.Notify.check(&f)
 	c.XDS.check(&f)
 	c.Control.check(&f)
 	return f

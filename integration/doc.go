@@ -29,8 +29,13 @@
 //	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
 //	26 FullDisk                  publishing fails and says why, what is stored is served, and it goes on when there is space
 //	27 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
-//	28 RulesAreKept             what is revoked by client, user or claim is a rule, never a token, and survives a restart
-//	29 BatchOfManyTokens        ten thousand tokens in one event are revoked, or none if one is not understood
-//	30 RevokeByClaim            adapter revoke and approve with --claim make a rule and lift it
-//	31 OpaqueInEveryEvent       what 17 says holds for lists, rules and events of every type
+//	28 RulesAreKept              what is revoked by client, user or claim is a rule, never a token, and survives a restart
+//	29 BatchOfManyTokens         ten thousand tokens in one event are revoked, or none if one is not understood
+//	30 RevokeByClaim             adapter revoke and approve with --claim make a rule and lift it
+//	31 OpaqueInEveryEvent        what 17 says holds for lists, rules and events of every type
+//	32 AMQPBroker                events of API-M's broker reach gateways; what it lost while it was killed is read from the control plane
+//	33 FullSync                  the control plane's list is added, in both shapes; no answer of it un-revokes
+//	34 NotifyEndpoint            a key manager is told 200 when the log has it, and 400, 401 or 413 otherwise
+//	35 SourcesReported           every way in says whether it is connected, its last event, its lag and its errors
+//	36 ReadyAfterFullSync        no gateway is served before the control plane was read, where that is required
 package integration

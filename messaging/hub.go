@@ -40,6 +40,10 @@ type Config struct {
 	MaxDeliveries uint64        // of an event that cannot be stored, then it is a dead letter
 	Workers       int           // batches of events written at the same time
 
+	// Reconnected is called when an external hub was away and is connected again.
+	// It must not block; it may be nil.
+	Reconnected func()
+
 	Log logrus.FieldLogger
 	Now func() time.Time // time.Now, unless a test says otherwise
 }
@@ -183,7 +187,7 @@ func (h *Hub) Close() {
 // dialUntil connects to the external hub, trying again while nobody answers.
 func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 	for {
-		conn, err := Dial(cfg.External, append(keepTrying(cfg.Log),
+		conn, err := Dial(cfg.External, append(keepTrying(cfg.Log, cfg.Reconnected),
 			nats.Name("revocation-adapter"), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))...)
 		if err == nil || !unreachable(err) {
 			return conn, err
@@ -199,7 +203,7 @@ func dialUntil(ctx context.Context, cfg Config) (*nats.Conn, error) {
 
 // keepTrying keeps a connection alive for ever, whatever the servers answer while
 // they are replaced, and says when it breaks.
-func keepTrying(log logrus.FieldLogger) []nats.Option {
+func keepTrying(log logrus.FieldLogger, reconnected func()) []nats.Option {
 	refused := rate.Sometimes{First: 1, Interval: time.Minute}
 	return []nats.Option{
 		nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
@@ -210,6 +214,9 @@ func keepTrying(log logrus.FieldLogger) []nats.Option {
 		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) {
 			log.WithField("hub", conn.ConnectedUrlRedacted()).Info("The hub is connected again")
+			if reconnected != nil {
+				reconnected()
+			}
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			log.WithError(err).Debug("The hub cannot be reached")

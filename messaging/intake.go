@@ -313,3 +313,20 @@ func (in *Intake) Full() bool {
 	in.metrics.full.Set(1)
 	return true
 }
+
+// waitForRoom holds events back while the log is full: where they wait it fills
+// too, and publishers learn of it.
+func (in *Intake) waitForRoom(ctx context.Context) bool {
+	for said := false; in.Full(); said = true {
+		if !said {
+			in.log.WithField("max_live", in.hub.cfg.Limits.MaxLive).
+				Error("The log is full: events wait in the hub until revocations expire or max_live is raised")
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(fullDelay):
+		}
+	}
+	return true
+}

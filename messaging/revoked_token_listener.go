@@ -15,6 +15,8 @@ import (
 // Listener takes events out of INGEST, in turn with the other replicas, and
 // writes them into the log.
 type Listener struct {
+	Report *Report // set before Run; nil: nobody asks
+
 	intake *Intake
 	hub    *Hub
 	log    logrus.FieldLogger
@@ -101,7 +103,7 @@ func bytesOf(msgs ...jetstream.Msg) (size int64) {
 
 func (l *Listener) read(ctx context.Context, messages jetstream.MessagesContext, begun inbox) error {
 	for ctx.Err() == nil {
-		if !l.waitForRoom(ctx) {
+		if !l.intake.waitForRoom(ctx) {
 			break
 		}
 		msg, err := messages.Next(jetstream.NextContext(ctx))
@@ -128,25 +130,6 @@ func giveBack(messages jetstream.MessagesContext) {
 			return // all are back, or ackWait will bring them
 		}
 		_ = msg.Nak() // as above
-	}
-}
-
-// waitForRoom holds the events back while the log is full: INGEST fills, and
-// publishers get an error. Nothing is evicted.
-func (l *Listener) waitForRoom(ctx context.Context) bool {
-	for said := false; ; said = true {
-		if !l.intake.Full() {
-			return true
-		}
-		if !said {
-			l.log.WithField("max_live", l.hub.cfg.Limits.MaxLive).
-				Error("The log is full: events wait in the hub until revocations expire or max_live is raised")
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(fullDelay):
-		}
 	}
 }
 
@@ -186,7 +169,18 @@ func (l *Listener) handle(ctx context.Context, msgs []jetstream.Msg) {
 			Working: func() { _ = msg.InProgress() }, // if it is lost, the event comes twice
 		})
 	}
-	l.intake.Take(ctx, messages, func(i int, r Result) { l.answer(of[i], r) })
+	if len(messages) == 0 {
+		return
+	}
+	stored, n := l.Report.Begin(messages[0].At), 0
+	l.intake.Take(ctx, messages, func(i int, r Result) {
+		if r.Err == nil {
+			n++
+		}
+		l.Report.Failed(r.Err)
+		l.answer(of[i], r)
+	})
+	stored(n)
 }
 
 // answer tells the hub what became of an event. An answer that cannot be sent

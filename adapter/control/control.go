@@ -1,4 +1,5 @@
-// Package control is the adapter's control port: health, readiness, metrics.
+// Package control is the adapter's control port: health, readiness, metrics, the
+// ways in, and the endpoint of key managers.
 package control
 
 import (
@@ -34,6 +35,8 @@ type Status struct {
 type Config struct {
 	Status  func() Status
 	Metrics prometheus.Gatherer
+	Sources func() any // what /sources tells, as JSON
+	Notify  *Notify    // nil: there is no such endpoint
 	Log     logrus.FieldLogger
 }
 
@@ -54,6 +57,10 @@ func New(cfg Config) *Server {
 		fmt.Fprintln(w, "ok") //nolint:errcheck // the client is gone
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, cfg) })
+	mux.HandleFunc("GET /sources", func(w http.ResponseWriter, _ *http.Request) { tell(w, cfg, cfg.Sources()) })
+	if cfg.Notify != nil {
+		mux.Handle("POST "+notifyPath, newNotifier(*cfg.Notify, cfg.Log))
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{ErrorLog: cfg.Log}))
 	return &Server{http: http.Server{
 		Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: 16 << 10,
@@ -62,12 +69,17 @@ func New(cfg Config) *Server {
 
 func ready(w http.ResponseWriter, cfg Config) {
 	s := cfg.Status()
-	w.Header().Set("Content-Type", "application/json")
 	if !s.Ready {
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	if err := json.NewEncoder(w).Encode(s); err != nil {
-		cfg.Log.WithError(err).Debug("Readiness could not be told")
+	tell(w, cfg, s)
+}
+
+func tell(w http.ResponseWriter, cfg Config, what any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(what); err != nil {
+		cfg.Log.WithError(err).Debug("An answer could not be sent")
 	}
 }
 

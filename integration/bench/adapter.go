@@ -32,16 +32,17 @@ func buildAdapter(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
+// The hub comes last, so that what describes it may go on with other sections.
 const adapterConfig = `
 [log]
 level = %q
-[hub]
-%s
-store = "hub"
 [xds]
 listen = %q
 [control]
 listen = %q
+[hub]
+store = "hub"
+%s
 `
 
 // startAdapter starts the adapter in dir, with an embedded hub. Its log goes to a
@@ -54,7 +55,8 @@ func startAdapter(ctx context.Context, binary, dir, level string) (*adapterProce
 	return startAdapterAt(ctx, binary, dir, level, hub, fmt.Sprintf("listen = %q", hub))
 }
 
-// startAdapterAt starts the adapter with a hub that settings describe.
+// startAdapterAt starts the adapter with a hub that settings describe, and other
+// sections after them.
 func startAdapterAt(ctx context.Context, binary, dir, level, hub, settings string) (*adapterProcess, error) {
 	a := &adapterProcess{dir: dir, hub: hub}
 	var err error
@@ -64,7 +66,7 @@ func startAdapterAt(ctx context.Context, binary, dir, level, hub, settings strin
 		}
 	}
 	path := filepath.Join(dir, "adapter.toml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, adapterConfig, level, settings, a.xds, a.control), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, adapterConfig, level, a.xds, a.control, settings), 0o600); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(dir, "adapter.log"))
@@ -119,7 +121,8 @@ func (a *adapterProcess) await(ctx context.Context, limit time.Duration, ok func
 		select {
 		case <-tick.C:
 		case <-deadline:
-			return fmt.Errorf("the adapter is not as expected after %s", limit)
+			r, err := a.readiness(ctx)
+			return fmt.Errorf("the adapter is not as expected after %s: %+v, %w", limit, r, err)
 		}
 	}
 }

@@ -57,6 +57,9 @@ func orchestrate(ctx context.Context, args []string) error {
 		{"lines", b.lines},
 		{"batches", b.batches},
 		{"burst", b.burst},
+		{"amqp", b.amqp},
+		{"full sync", b.fullSync},
+		{"full sync memory", b.fullSyncMemory},
 		{"restart", b.restart},
 	} {
 		if !strings.Contains(m.name, *only) {
