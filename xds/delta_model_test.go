@@ -32,7 +32,7 @@ func (m *deltaModel) connect(t *testing.T) {
 	}
 	m.note("connect, %v, holding %v", m.subscription(), m.versions)
 	m.client.send(&discovery.DeltaDiscoveryRequest{
-		Node: node(t.Name()), ResourceNamesSubscribe: m.subscription(), InitialResourceVersions: maps.Clone(m.versions),
+		TypeUrl: m.url, Node: nodeOf(t.Name(), m.tenants...), ResourceNamesSubscribe: m.subscription(), InitialResourceVersions: maps.Clone(m.versions),
 	})
 }
 
@@ -112,7 +112,8 @@ func (m *deltaModel) accept(t *testing.T, change bool) {
 	m.note("ACK %s", resp.GetNonce())
 	for _, r := range resp.GetResources() {
 		if name := r.GetName(); m.wants(name) {
-			m.held[name], m.versions[name] = tokenOf(t, r.GetResource()).GetExpirytime(), r.GetVersion()
+			_, m.held[name] = entryOf(t, r.GetResource())
+			m.versions[name] = r.GetVersion()
 		}
 		delete(m.unasked, r.GetName())
 	}

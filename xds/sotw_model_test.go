@@ -35,7 +35,8 @@ func (m *sotwModel) connect(t *testing.T) {
 	}
 	m.nonce, m.changed = "", false
 	m.note("connect at %q, %v", m.version, m.subscription())
-	m.send(&discovery.DiscoveryRequest{Node: node(t.Name())})
+	m.client.url = m.url
+	m.send(&discovery.DiscoveryRequest{Node: nodeOf(t.Name(), m.tenants...)})
 }
 
 func (m *sotwModel) send(req *discovery.DiscoveryRequest) {
@@ -110,9 +111,10 @@ func (m *sotwModel) answer(req *discovery.DiscoveryRequest, change bool) {
 func (m *sotwModel) accept(t *testing.T, change bool) {
 	t.Helper()
 	m.note("ACK %s", m.pending.GetNonce())
-	for _, token := range tokens(t, m.pending.GetResources()) {
-		if m.wants(token.GetJti()) {
-			m.held[token.GetJti()] = token.GetExpirytime()
+	for _, r := range m.pending.GetResources() {
+		name, stamp := entryOf(t, r)
+		if m.wants(name) {
+			m.held[name] = stamp
 		}
 	}
 	m.version = m.pending.GetVersionInfo()
@@ -153,6 +155,7 @@ func TestRandomSotwClientsEndWithTheTruth(t *testing.T) {
 	t.Parallel()
 	randomly(t, func(base *model) (step, settle func()) {
 		m := &sotwModel{model: base, held: map[string]int64{}}
+		m.wildOnly = true
 		m.connect(t)
 		return func() { m.step(t) }, func() { m.settle(t) }
 	})
