@@ -78,7 +78,7 @@ const (
 	blindAfter   = 2 * time.Second        // without a message though there is one, before the consumer is made anew
 	staleAfter   = 6 * time.Second        // without a confirmation
 	backFor      = 4 * time.Second        // how long the log must end too early for a replica that has read none of it
-	maxWaiting   = 64                     // records applied before they are published, whatever is pending
+	maxWaiting   = MaxBatch               // records applied before they are published, whatever is pending
 	maxMeasured  = 1024
 	maxMarks     = 64
 	pullMessages = 10_000
@@ -262,7 +262,7 @@ func (f *Follower) take(msg jetstream.Msg) error {
 		return err
 	}
 	ready, caughtUp := f.NotReady() == "", meta.NumPending == 0
-	if ready && (caughtUp || f.waiting >= maxWaiting) {
+	if ready && (caughtUp && !withinBatch(msg) || f.waiting >= maxWaiting) {
 		f.publish()
 	}
 	if caughtUp && f.ask.Load() {
