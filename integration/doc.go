@@ -29,4 +29,7 @@
 //	25 CertificatesChange        a changed certificate or authority counts for who connects next, and ends no stream
 //	26 FullDisk                  publishing fails and says why, what is stored is served, and it goes on when there is space
 //	27 HubRoles                  on the cluster of resources/conf every role does its own job, and nothing else
+//	37 RulesReachGateways        a rule reaches who asks for rules, on a stream of its own or beside tokens, and nobody else
+//	38 TenantsAskedFor           who asks for some tenants gets what is theirs and what is of none
+//	39 BatchIsOneResponse        what is stored as one batch comes to a gateway as one response
 package integration
