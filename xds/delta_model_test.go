@@ -25,12 +25,20 @@ func (m *deltaModel) connect(t *testing.T) {
 	var ctx context.Context
 	ctx, m.hangUp = context.WithCancel(t.Context())
 	m.client, m.pending, m.unasked = deltaOn(ctx, t, m.conn), nil, map[string]bool{}
+	if m.rng.IntN(3) == 0 {
+		m.choose()
+		for name := range m.held { // nobody takes it back for that
+			if !m.wants(name) {
+				m.forget(name)
+			}
+		}
+	}
 	for name := range m.names {
 		if m.versions[name] == "" {
 			m.unasked[name] = true
 		}
 	}
-	m.note("connect, %v, holding %v", m.subscription(), m.versions)
+	m.note("connect, %v, tenants %q, holding %v", m.subscription(), m.tenants, m.versions)
 	m.client.send(&discovery.DeltaDiscoveryRequest{
 		TypeUrl: m.url, Node: nodeOf(t.Name(), m.tenants...), ResourceNamesSubscribe: m.subscription(), InitialResourceVersions: maps.Clone(m.versions),
 	})

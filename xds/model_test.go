@@ -92,8 +92,13 @@ func newModel(w *world, conn *grpc.ClientConn, seed uint64) *model {
 	}
 	m.all = universe(m.url)
 	m.names = map[string]bool{m.all[0]: true}
-	m.tenants = [][]string{nil, {"a"}, {"a", "b"}, {"of nothing"}}[rng.IntN(4)]
+	m.choose()
 	return m
+}
+
+// choose asks for other tenants at random, which a new stream may.
+func (m *model) choose() {
+	m.tenants = [][]string{nil, {"a"}, {"b"}, {"a", "b"}, {"of nothing"}}[m.rng.IntN(5)]
 }
 
 func (m *model) note(format string, args ...any) {

@@ -33,8 +33,11 @@ func (m *sotwModel) connect(t *testing.T) {
 	if m.wild && m.known < 2 {
 		m.version = ""
 	}
+	if m.rng.IntN(3) == 0 { // whatever the version says, it starts whole then
+		m.choose()
+	}
 	m.nonce, m.changed = "", false
-	m.note("connect at %q, %v", m.version, m.subscription())
+	m.note("connect at %q, %v, tenants %q", m.version, m.subscription(), m.tenants)
 	m.client.url = m.url
 	m.send(&discovery.DiscoveryRequest{Node: nodeOf(t.Name(), m.tenants...)})
 }
