@@ -28,8 +28,8 @@ const (
 // before a time. As an xDS resource its type URL is
 // type.googleapis.com/revocation.v1.Rule, and its name is claim, "=", value.
 //
-// A rule matches a token iff the claim of the token is the value, or a list that
-// has it, and issued_before_millis is strictly greater than iat * 1000.
+// A rule matches a token iff the claim of the token is the value and
+// issued_before_millis is strictly greater than iat * 1000.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the claim, such as "azp" or "sub". It contains no "=".
