@@ -92,6 +92,11 @@ func TestRulesOnEveryProtocol(t *testing.T) {
 		if err != nil || !slices.Equal(jtis(t, resp), []string{"azp=one"}) || resp.GetVersionInfo() != text(head) {
 			t.Errorf("fetched %v, %v", resp, err)
 		}
+		w.revoke("another") // no reason to fetch again
+		resp, err = client.FetchRules(t.Context(), &discovery.DiscoveryRequest{VersionInfo: text(head)})
+		if err != nil || resp.GetVersionInfo() != text(head) || len(resp.GetResources()) != 0 {
+			t.Errorf("then %v, %v", resp, err)
+		}
 		if _, err := client.FetchRules(t.Context(), &discovery.DiscoveryRequest{TypeUrl: xds.TypeURL}); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("tokens from FetchRules: %v", err)
 		}

@@ -62,7 +62,8 @@ func (r ruleService) FetchRules(ctx context.Context, req *discovery.DiscoveryReq
 }
 
 // fetch answers one chunk after the request's version. A version that this
-// replica has not reached yet is answered with itself, and nothing.
+// replica has not reached yet, or after which nothing of what is asked for has
+// changed, is answered with itself, so that who repeats it comes to an end.
 func (c *Cache) fetch(ctx context.Context, k kind, req *discovery.DiscoveryRequest) (*discovery.DiscoveryResponse, error) {
 	if t := req.GetTypeUrl(); t != "" && t != k.url() {
 		return nil, status.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s", t, k.url())
@@ -75,11 +76,15 @@ func (c *Cache) fetch(ctx context.Context, k kind, req *discovery.DiscoveryReque
 	if err != nil {
 		return nil, err
 	}
-	s := c.log.Snapshot()
-	if position > s.Version() {
-		return &discovery.DiscoveryResponse{VersionInfo: req.GetVersionInfo(), TypeUrl: k.url()}, nil
+	s, same := c.log.Snapshot(), &discovery.DiscoveryResponse{VersionInfo: req.GetVersionInfo(), TypeUrl: k.url()}
+	if position > 0 && position >= k.newest(s) {
+		return same, nil
 	}
-	return c.chunk(s, position, memoKey{kind: k, form: sotw}, to, c.now()).response(), nil
+	answer := c.chunk(s, position, memoKey{kind: k, form: sotw}, to, c.now())
+	if position > 0 && to != nil && answer.entries == 0 {
+		return same, nil
+	}
+	return answer.response(), nil
 }
 
 // ads is the aggregated service, both protocols.

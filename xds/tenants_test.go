@@ -88,9 +88,10 @@ func TestTenantsOnEveryProtocol(t *testing.T) {
 		if err != nil || !slices.Equal(jtis(t, resp), []string{"of b", "of none"}) {
 			t.Fatalf("fetched %v, %v", resp, err)
 		}
-		for tenant, n := range map[string]int{"b": 0, "a": 2} {
+		w.put(of("a", revoked("another of a", later))) // no reason for b to fetch again
+		for tenant, n := range map[string]int{"b": 0, "a": 3} {
 			next, err := client.FetchTokens(t.Context(), &discovery.DiscoveryRequest{Node: nodeOf("x", tenant), VersionInfo: resp.GetVersionInfo()})
-			if err != nil || len(next.GetResources()) != n {
+			if err != nil || len(next.GetResources()) != n || (next.GetVersionInfo() == resp.GetVersionInfo()) != (n == 0) {
 				t.Errorf("then, of %s: %v, %v", tenant, next, err)
 			}
 		}
