@@ -31,6 +31,8 @@ type Cache struct {
 	scratch sync.Pool                           // of *[]byte, for encoders
 	current atomic.Pointer[revocation.Snapshot] // what streams are served from
 
+	ticked bool // run's: who waits for a time is due
+
 	mu   sync.Mutex
 	lots [lots]lot
 }
@@ -136,7 +138,7 @@ func (c *Cache) take(from wait, s *revocation.Snapshot, spare []watch) []watch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := &c.lots[from]
-	if from.newest(s) <= l.served && l.timed == 0 {
+	if from.newest(s) <= l.served && (l.timed == 0 || !c.ticked) {
 		return nil
 	}
 	l.served = max(l.served, from.newest(s))
@@ -170,6 +172,7 @@ func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) err
 	defer retry.Stop()
 	for {
 		shown := c.current.Load()
+		c.ticked = false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -178,6 +181,7 @@ func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) err
 			if !c.waitsForTime() {
 				continue
 			}
+			c.ticked = true
 		}
 		s := c.log.Snapshot()
 		if s.Version() != shown.Version() {
