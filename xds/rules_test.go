@@ -325,3 +325,31 @@ func TestRulesComeInChunks(t *testing.T) {
 	same(t, c.held, w.ruleTruth())
 	same(t, d.held, w.ruleTruth())
 }
+
+// Parked for long, they end as all others do: with an error, after which a client
+// comes back.
+func TestRuleStreamsEndWithUnavailableAtShutdown(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	w.put(rule("azp=one", 1))
+	alone, beside := w.rulesOn(t, streamRules, ""), w.rulesOn(t, aggregated, "")
+	alone.accept()
+	beside.accept()
+	incremental := w.ruleDelta(t, &discovery.DeltaDiscoveryRequest{})
+	incremental.accept()
+	str, err := revocationv1.NewRuleDiscoveryServiceClient(w.dial()).DeltaRules(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, str.Send(&discovery.DeltaDiscoveryRequest{}))
+	own := read(t.Context(), t, str.Recv)
+	own.next()
+	w.shutDown()
+	for name, got := range map[string]*status.Status{
+		"StreamRules": alone.end(), "aggregated": beside.end(), "delta": incremental.end(), "DeltaRules": own.end(),
+	} {
+		if got.Code() != codes.Unavailable {
+			t.Errorf("%s ended with %v", name, got)
+		}
+	}
+}
