@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,12 +16,15 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"revocation-adapter/xds"
 )
 
 // watchOptions are the flags of adapter watch.
 type watchOptions struct {
 	address, protocol, from, node, ca, cert, key string
-	asJSON                                       bool
+	tenants                                      []string
+	asJSON, rules                                bool
 	count                                        int
 }
 
@@ -31,7 +35,8 @@ func watchCommand(s *settings) *cobra.Command {
 		Short: "Connect as a gateway and print each response as it comes",
 		Long: `Connect to an adapter as a gateway does, and print every response: version,
 tokens added and removed, bytes, and when it came. The connection is made again
-when it ends, and goes on from the version that was reached.`,
+when it ends, and goes on from the version that was reached. With --rules it
+asks for rules as well, on the same stream.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := s.load()
@@ -41,6 +46,9 @@ when it ends, and goes on from the version that was reached.`,
 			if o.address == "" {
 				o.address = dialable(cfg.XDS.Listen)
 			}
+			if o.rules && !c.Flags().Changed("protocol") {
+				o.protocol = "delta"
+			}
 			return o.run(c)
 		},
 	}
@@ -48,6 +56,8 @@ when it ends, and goes on from the version that was reached.`,
 	flags.StringVar(&o.address, "address", "", "the adapter, host:port (default: xds.listen of the configuration)")
 	flags.StringVar(&o.protocol, "protocol", "rtds", "rtds as enforcers speak it, sotw or delta on the aggregated service")
 	flags.StringVar(&o.from, "from", "", "version to go on from (default: the whole set)")
+	flags.BoolVar(&o.rules, "rules", false, "rules too; --protocol is delta then, or sotw")
+	flags.StringSliceVar(&o.tenants, "tenants", nil, "only what is of these tenants, separated by commas, or of none (default: of all)")
 	flags.StringVar(&o.node, "node", "adapter-watch", "instance identifier to appear under")
 	flags.StringVar(&o.ca, "ca", "", "PEM file that verifies the adapter's certificate; makes the connection TLS")
 	flags.StringVar(&o.cert, "cert", "", "PEM file of the client certificate")
@@ -61,8 +71,8 @@ when it ends, and goes on from the version that was reached.`,
 const reconnectDelay = time.Second
 
 func (o *watchOptions) run(c *cobra.Command) error {
-	if _, err := strconv.ParseUint(cmp.Or(o.from, "0"), 10, 64); err != nil {
-		return exitError{exitUsage, fmt.Errorf("--from must be a version, a decimal integer, is %q", o.from)}
+	if err := o.check(); err != nil {
+		return exitError{exitUsage, err}
 	}
 	creds, err := o.credentials()
 	if err != nil {
@@ -78,7 +88,11 @@ func (o *watchOptions) run(c *cobra.Command) error {
 		return exitError{exitUsage, err}
 	}
 	p := &printer{out: c.OutOrStdout(), asJSON: o.asJSON}
-	w := &watcher{conn: conn, node: o.node, version: o.from, print: p.print, left: o.count}
+	w := &watcher{conn: conn, node: o.node, tenants: o.tenants, print: p.print, left: o.count}
+	w.topics = []*watched{{url: xds.TypeURL, version: o.from, held: map[string]string{}}}
+	if o.rules {
+		w.topics = append(w.topics, &watched{url: xds.RuleTypeURL, held: map[string]string{}})
+	}
 	for first := true; ; first = false {
 		err := open(c.Context(), w)
 		switch {
@@ -96,6 +110,17 @@ func (o *watchOptions) run(c *cobra.Command) error {
 		case <-time.After(reconnectDelay):
 		}
 	}
+}
+
+func (o *watchOptions) check() error {
+	version, _, _ := strings.Cut(o.from, "-") // with tenants, more follows
+	if _, err := strconv.ParseUint(cmp.Or(version, "0"), 10, 64); err != nil {
+		return fmt.Errorf("--from must be a version, a decimal integer, is %q", o.from)
+	}
+	if o.rules && o.protocol == "rtds" {
+		return errors.New("--rules needs --protocol delta or sotw: enforcers know no rules")
+	}
+	return nil
 }
 
 func (o *watchOptions) opener() (func(context.Context, *watcher) error, error) {

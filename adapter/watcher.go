@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,27 +15,36 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	"revocation-adapter/resources/proto/wso2/discovery/keymgt"
 	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
-	"revocation-adapter/xds"
 )
 
 // watcher is a gateway that only looks.
 type watcher struct {
 	conn      *grpc.ClientConn
 	node      string
-	version   string            // reached so far
-	held      map[string]string // delta: name to version
+	tenants   []string
+	topics    []*watched
 	print     func(update) error
 	left      int // responses until it leaves; 0: never
 	responses int
 }
 
+// watched is one type of resources.
+type watched struct {
+	url     string
+	version string            // reached so far
+	held    map[string]string // delta: name to version
+}
+
 // update is one response.
 type update struct {
 	Time    time.Time `json:"time"`
+	Type    string    `json:"type"`
 	Version string    `json:"version"`
 	Added   []token   `json:"added"`
+	Rules   []rule    `json:"rules,omitempty"`
 	Removed []string  `json:"removed"`
 	Bytes   int       `json:"bytes"`
 }
@@ -44,19 +54,35 @@ type token struct {
 	ExpiryTime int64  `json:"expirytime"` // milliseconds since the epoch
 }
 
+type rule struct {
+	Claim        string `json:"claim"`
+	Value        string `json:"value"`
+	IssuedBefore int64  `json:"issued_before_millis"` // milliseconds since the epoch
+	ExpiryTime   int64  `json:"expirytime"`           // milliseconds since the epoch
+	Tenant       string `json:"tenant,omitempty"`
+}
+
 func (w *watcher) identity() *core.Node {
-	return &core.Node{
-		Id: "adapter-watch",
-		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-			"instanceIdentifier": structpb.NewStringValue(w.node),
-		}},
+	fields := map[string]*structpb.Value{"instanceIdentifier": structpb.NewStringValue(w.node)}
+	if len(w.tenants) > 0 {
+		fields["tenants"] = structpb.NewStringValue(strings.Join(w.tenants, ","))
 	}
+	return &core.Node{Id: "adapter-watch", Metadata: &structpb.Struct{Fields: fields}}
+}
+
+// topic is what is watched of a type; nil: nothing.
+func (w *watcher) topic(url string) *watched {
+	for _, t := range w.topics {
+		if t.url == url {
+			return t
+		}
+	}
+	return nil
 }
 
 // show prints a response and says whether more is wanted.
 func (w *watcher) show(u update) (more bool, err error) {
 	u.Time = time.Now()
-	w.version = u.Version
 	w.responses++
 	if err := w.print(u); err != nil {
 		return false, err
@@ -82,25 +108,27 @@ func watchSotw(ctx context.Context, w *watcher) error {
 }
 
 func (w *watcher) sotw(str grpc.BidiStreamingClient[discovery.DiscoveryRequest, discovery.DiscoveryResponse]) error {
-	req := &discovery.DiscoveryRequest{Node: w.identity(), TypeUrl: xds.TypeURL, VersionInfo: w.version}
+	for _, t := range w.topics {
+		_ = str.Send(&discovery.DiscoveryRequest{Node: w.identity(), TypeUrl: t.url, VersionInfo: t.version}) // the reason comes from Recv
+	}
 	for {
-		if err := str.Send(req); err != nil {
-			_, err = str.Recv() // the reason
-			return err
-		}
 		resp, err := str.Recv()
 		if err != nil {
 			return err
 		}
-		added, err := tokens(resp.GetResources())
-		if err != nil {
+		t := w.topic(resp.GetTypeUrl())
+		if t == nil {
+			return fmt.Errorf("the adapter sent %q, which was not asked for", resp.GetTypeUrl())
+		}
+		u := update{Type: t.url, Version: resp.GetVersionInfo(), Bytes: proto.Size(resp)}
+		if err := u.add(resp.GetResources()); err != nil {
 			return err
 		}
-		more, err := w.show(update{Version: resp.GetVersionInfo(), Added: added, Bytes: proto.Size(resp)})
-		if err != nil || !more {
+		t.version = u.Version
+		if more, err := w.show(u); err != nil || !more {
 			return err
 		}
-		req = &discovery.DiscoveryRequest{TypeUrl: xds.TypeURL, VersionInfo: w.version, ResponseNonce: resp.GetNonce()}
+		_ = str.Send(&discovery.DiscoveryRequest{TypeUrl: t.url, VersionInfo: t.version, ResponseNonce: resp.GetNonce()}) // as above
 	}
 }
 
@@ -109,55 +137,60 @@ func watchDelta(ctx context.Context, w *watcher) error {
 	if err != nil {
 		return err
 	}
-	req := &discovery.DeltaDiscoveryRequest{Node: w.identity(), TypeUrl: xds.TypeURL, InitialResourceVersions: w.held}
+	for _, t := range w.topics {
+		_ = str.Send(&discovery.DeltaDiscoveryRequest{Node: w.identity(), TypeUrl: t.url, InitialResourceVersions: t.held}) // the reason comes from Recv
+	}
 	for {
-		if err := str.Send(req); err != nil {
-			_, err = str.Recv() // the reason
-			return err
-		}
 		resp, err := str.Recv()
 		if err != nil {
 			return err
 		}
-		more, err := w.takeDelta(resp)
+		t := w.topic(resp.GetTypeUrl())
+		if t == nil {
+			return fmt.Errorf("the adapter sent %q, which was not asked for", resp.GetTypeUrl())
+		}
+		more, err := w.takeDelta(t, resp)
 		if err != nil || !more {
 			return err
 		}
-		req = &discovery.DeltaDiscoveryRequest{TypeUrl: xds.TypeURL, ResponseNonce: resp.GetNonce()}
+		_ = str.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: t.url, ResponseNonce: resp.GetNonce()}) // as above
 	}
 }
 
-func (w *watcher) takeDelta(resp *discovery.DeltaDiscoveryResponse) (more bool, err error) {
-	if w.held == nil {
-		w.held = map[string]string{}
-	}
+func (w *watcher) takeDelta(t *watched, resp *discovery.DeltaDiscoveryResponse) (more bool, err error) {
 	var anys []*anypb.Any
 	for _, r := range resp.GetResources() {
 		anys = append(anys, r.GetResource())
-		w.held[r.GetName()] = r.GetVersion()
+		t.held[r.GetName()] = r.GetVersion()
 	}
 	for _, name := range resp.GetRemovedResources() {
-		delete(w.held, name)
+		delete(t.held, name)
 	}
-	added, err := tokens(anys)
-	if err != nil {
+	u := update{Type: t.url, Version: resp.GetSystemVersionInfo(), Removed: resp.GetRemovedResources(), Bytes: proto.Size(resp)}
+	if err := u.add(anys); err != nil {
 		return false, err
 	}
-	return w.show(update{
-		Version: resp.GetSystemVersionInfo(), Added: added, Removed: resp.GetRemovedResources(), Bytes: proto.Size(resp),
-	})
+	return w.show(u)
 }
 
-func tokens(resources []*anypb.Any) ([]token, error) {
-	added := make([]token, 0, len(resources))
+// add takes the resources of a response, which are of one type.
+func (u *update) add(resources []*anypb.Any) error {
+	u.Added = []token{} // [], not null
 	for _, any := range resources {
-		var t keymgt.RevokedToken
-		if err := any.UnmarshalTo(&t); err != nil {
-			return nil, fmt.Errorf("the adapter sent something else than a RevokedToken: %w", err)
+		m, err := any.UnmarshalNew()
+		if err != nil {
+			return fmt.Errorf("the adapter sent what is not understood: %w", err)
 		}
-		added = append(added, token{t.GetJti(), t.GetExpirytime()})
+		switch r := m.(type) {
+		case *keymgt.RevokedToken:
+			u.Added = append(u.Added, token{r.GetJti(), r.GetExpirytime()})
+		case *revocationv1.Rule:
+			u.Rules = append(u.Rules, rule{r.GetClaim(), r.GetValue(), r.GetIssuedBeforeMillis(), r.GetExpirytime(), r.GetTenant()})
+		default:
+			return fmt.Errorf("the adapter sent something else than a RevokedToken or a Rule: %q", any.GetTypeUrl())
+		}
 	}
-	return added, nil
+	return nil
 }
 
 // printer writes updates for people, or as JSON.
@@ -182,30 +215,40 @@ func (p *printer) print(u update) error {
 		}
 	}
 	if _, err := fmt.Fprintf(p.out, "%-12s  %-16s  %7d  %7d  %9d\n",
-		u.Time.Format("15:04:05.000"), u.Version, len(u.Added), len(u.Removed), u.Bytes); err != nil {
+		u.Time.Format("15:04:05.000"), u.Version, len(u.Added)+len(u.Rules), len(u.Removed), u.Bytes); err != nil {
 		return err
 	}
 	return p.names(u)
 }
 
 func (p *printer) names(u update) error {
-	for i, t := range u.Added {
-		if i == shownTokens {
-			_, err := fmt.Fprintf(p.out, "  + … and %d more\n", len(u.Added)-i)
-			return err
-		}
-		if _, err := fmt.Fprintf(p.out, "  + %q expires %s\n", t.JTI, expiry(t.ExpiryTime)); err != nil {
+	var added, removed []string
+	for _, t := range u.Added[:min(len(u.Added), shownTokens)] {
+		added = append(added, fmt.Sprintf("%q expires %s", t.JTI, expiry(t.ExpiryTime)))
+	}
+	for _, r := range u.Rules[:min(len(u.Rules), shownTokens)] {
+		added = append(added, fmt.Sprintf("rule %q issued before %s expires %s",
+			r.Claim+"="+r.Value, time.UnixMilli(r.IssuedBefore).UTC().Format(time.RFC3339Nano), expiry(r.ExpiryTime)))
+	}
+	for _, name := range u.Removed[:min(len(u.Removed), shownTokens)] {
+		removed = append(removed, fmt.Sprintf("%q", name))
+	}
+	if err := p.list("+", added, len(u.Added)+len(u.Rules)); err != nil {
+		return err
+	}
+	return p.list("-", removed, len(u.Removed))
+}
+
+// list prints the first of so many in all.
+func (p *printer) list(sign string, lines []string, all int) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintf(p.out, "  %s %s\n", sign, line); err != nil {
 			return err
 		}
 	}
-	for i, name := range u.Removed {
-		if i == shownTokens {
-			_, err := fmt.Fprintf(p.out, "  - … and %d more\n", len(u.Removed)-i)
-			return err
-		}
-		if _, err := fmt.Fprintf(p.out, "  - %q\n", name); err != nil {
-			return err
-		}
+	if more := all - len(lines); more > 0 {
+		_, err := fmt.Fprintf(p.out, "  %s … and %d more\n", sign, more)
+		return err
 	}
 	return nil
 }

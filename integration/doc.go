@@ -38,4 +38,7 @@
 //	34 NotifyEndpoint            a key manager is told 200 when the log has it, and 400, 401 or 413 otherwise
 //	35 SourcesReported           every way in says whether it is connected, its last event, its lag and its errors
 //	36 ReadyAfterFullSync        no gateway is served before the control plane was read, where that is required
+//	37 RulesReachGateways        a rule reaches who asks for rules, on a stream of its own or beside tokens, and nobody else
+//	38 TenantsAskedFor           who asks for some tenants gets what is theirs and what is of none
+//	39 BatchIsOneResponse        what is stored as one batch comes to a gateway as one response
 package integration

@@ -68,7 +68,7 @@ const (
 	staleAfter   = 6 * time.Second        // without a confirmation
 	lackingFor   = 2 * time.Second        // records that the hub has must be missing before it is said
 	backFor      = 4 * time.Second        // how long the log must end too early for a replica that has read none of it
-	maxWaiting   = 64                     // records applied before they are published, whatever is pending
+	maxWaiting   = MaxBatch               // records applied before they are published, whatever is pending
 	maxMeasured  = 1024
 	maxMarks     = 64
 	pullMessages = 10_000
@@ -254,7 +254,7 @@ func (f *Follower) take(msg jetstream.Msg) error {
 		return err
 	}
 	ready, caughtUp := f.NotReady() == "", meta.NumPending == 0
-	if ready && (caughtUp || f.waiting >= maxWaiting) {
+	if ready && (caughtUp && !withinBatch(msg) || f.waiting >= maxWaiting) {
 		f.publish()
 	}
 	if caughtUp && f.ask.Load() {

@@ -7,12 +7,12 @@ const compactEvery = 64
 // compact rewrites the runs of segments in which at least half of the records
 // are dead. Snapshots keep the old segments until the next is published. The
 // tail is left alone: it is still being written.
-func (l *Log) compact() {
-	if len(l.order) < 2 || !l.worthCompacting() {
+func (l *Log) compact(of *series) {
+	if len(of.order) < 2 || !of.worthCompacting() {
 		return
 	}
-	full, tail := l.order[:len(l.order)-1], l.order[len(l.order)-1]
-	kept := make([]*segment, 0, len(l.order))
+	full, tail := of.order[:len(of.order)-1], of.order[len(of.order)-1]
+	kept := make([]*segment, 0, len(of.order))
 	for i := 0; i < len(full); {
 		run, live := sparseRun(full[i:])
 		if run == 0 {
@@ -31,11 +31,11 @@ func (l *Log) compact() {
 		l.release(full[i : i+run])
 		i += run
 	}
-	l.order = append(kept, tail)
+	of.order = append(kept, tail)
 }
 
-func (l *Log) worthCompacting() bool {
-	for _, s := range l.order[:len(l.order)-1] {
+func (of *series) worthCompacting() bool {
+	for _, s := range of.order[:len(of.order)-1] {
 		if 2*s.dead >= s.n {
 			return true
 		}
@@ -68,11 +68,7 @@ func (l *Log) pack(run []*segment, live int) (*segment, error) {
 			if !r.newest() {
 				continue
 			}
-			var key []byte
-			if r.form == formVerbatim {
-				key = s.key(r)
-			}
-			offset := packed.add(r, key)
+			offset := packed.add(r, s.text(r))
 			l.index.swap(identityOf(r), positionOf(packed.slot, offset))
 		}
 	}

@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,18 +20,26 @@ var (
 
 // Log is the revocations in the order of the hub's sequence; the newest per key
 // counts. One writer appends and publishes; readers take snapshots at any time
-// and wait on Snapshot.Next.
+// and wait on Snapshot.Next. Tokens and rules are kept apart, each in the order
+// of the one sequence, so that who wants rules never meets a million tokens.
 type Log struct {
 	grace time.Duration
 	head  atomic.Pointer[Snapshot] // any reader, any time
 
-	mu     sync.Mutex // held by the writer, and by Find
-	last   uint64     // newest version appended
-	order  []*segment // by version; copied when it changes, snapshots share it
-	slots  []*segment // by slot
-	free   []uint32   // slots not in use
-	index  index
-	counts Counts
+	mu      sync.Mutex // held by the writer, and by Find
+	last    uint64     // newest version appended
+	series  [seriesCount]series
+	slots   []*segment // by slot
+	free    []uint32   // slots not in use
+	index   index
+	counts  Counts
+	tenants tenants
+}
+
+// series is the records of one Series.
+type series struct {
+	order []*segment // by version; copied when it changes, snapshots share it
+	last  uint64     // newest version appended
 }
 
 // NewLog returns an empty log at version 0 whose records count until their
@@ -38,6 +47,8 @@ type Log struct {
 func NewLog(grace time.Duration) *Log {
 	l := &Log{grace: grace}
 	l.index = newIndex(l.at)
+	l.tenants.ids = map[string]uint16{"": 0}
+	l.tenants.names = []string{""}
 	l.head.Store(&Snapshot{grace: grace.Milliseconds(), next: make(chan struct{})})
 	return l
 }
@@ -61,23 +72,20 @@ func (l *Log) Append(version uint64, r Revocation) error {
 	if head := max(l.last, l.Snapshot().head); version <= head {
 		return fmt.Errorf("append %d after %d: %w", version, head, ErrOutOfOrder)
 	}
-	tail, err := l.tail()
+	into := &l.series[r.Domain.Series()]
+	tail, err := l.tail(into)
 	if err != nil {
 		return fmt.Errorf("append %d: %w", version, err)
 	}
 	rec := recordOf(r)
-	rec.version = version
+	rec.version, rec.tenant = version, l.tenants.id(r.Tenant)
 	k := identityOf(&rec)
-	var key []byte
-	if rec.form == formVerbatim {
-		key = []byte(r.Key)
-	}
-	offset := tail.add(&rec, key)
+	offset := tail.add(&rec, textOf(&rec, r))
 	if old, known := l.index.swap(k, positionOf(tail.slot, offset)); known {
 		l.bury(old, version)
 	}
 	l.counts.add(&rec, 1)
-	l.last = version
+	l.last, into.last = version, version
 	return nil
 }
 
@@ -100,11 +108,14 @@ func (l *Log) Publish(version uint64) {
 
 func (l *Log) publish(version uint64) {
 	s := &Snapshot{
-		head: version, segs: l.order, counts: l.counts,
+		head: version, counts: l.counts, tenants: l.tenants.names,
 		grace: l.grace.Milliseconds(), next: make(chan struct{}),
 	}
-	if n := len(l.order); n > 0 {
-		s.tail = l.order[n-1].n
+	for i, of := range l.series {
+		s.series[i] = view{segs: of.order, changed: of.last}
+		if n := len(of.order); n > 0 {
+			s.series[i].tail = of.order[n-1].n
+		}
 	}
 	close(l.head.Swap(s).next)
 }
@@ -123,7 +134,7 @@ func (l *Log) Find(d Domain, key string, digest Digest) (version uint64, state S
 	return r.version, r.state, true
 }
 
-// Lookup returns what became last of the key that is called name outside,
+// Lookup returns what became last of the token that is called name outside,
 // published or not.
 func (l *Log) Lookup(name string) (c Change, found bool) {
 	r := Revocation{Domain: DomainToken, Key: name}
@@ -136,6 +147,15 @@ func (l *Log) Lookup(name string) (c Change, found bool) {
 	} else {
 		r.Digest = DigestOf(DomainToken, name)
 	}
+	return l.lookup(r)
+}
+
+// LookupRule returns what became last of the rule with a key, published or not.
+func (l *Log) LookupRule(key string) (c Change, found bool) {
+	return l.lookup(Revocation{Domain: DomainRule, Key: key, Digest: DigestOf(DomainRule, key)})
+}
+
+func (l *Log) lookup(r Revocation) (c Change, found bool) {
 	rec := recordOf(r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,7 +163,7 @@ func (l *Log) Lookup(name string) (c Change, found bool) {
 	if !found {
 		return Change{}, false
 	}
-	return changeOf(l.slots[p.slot()], l.at(p)), true
+	return changeOf(l.slots[p.slot()], l.at(p), l.tenants.names), true
 }
 
 // Purge forgets what has expired by now, grace included, and returns how many
@@ -155,17 +175,22 @@ func (l *Log) Purge(now time.Time) int {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.compact()
+	for i := range l.series {
+		l.compact(&l.series[i])
+	}
 	if head := l.Snapshot().head; l.last <= head {
 		l.publish(head)
 	}
 	return purged
 }
 
-func (l *Log) segments() []*segment {
+func (l *Log) segments() (all []*segment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.order
+	for _, of := range l.series {
+		all = append(all, of.order...)
+	}
+	return all
 }
 
 // purge holds the lock for one segment at a time, so that appending goes on.
@@ -200,19 +225,19 @@ func (l *Log) bury(p position, version uint64) {
 
 func (l *Log) at(p position) *record { return &l.slots[p.slot()].recs[p.offset()] }
 
-// tail returns the segment that takes the next record.
-func (l *Log) tail() (*segment, error) {
-	if n := len(l.order); n > 0 && l.order[n-1].n < segmentSize {
-		return l.order[n-1], nil
+// tail returns the segment that takes the next record of a series.
+func (l *Log) tail(of *series) (*segment, error) {
+	if n := len(of.order); n > 0 && of.order[n-1].n < segmentSize {
+		return of.order[n-1], nil
 	}
-	if len(l.order) > 0 && len(l.order)&(compactEvery-1) == 0 {
-		l.compact()
+	if len(of.order) > 0 && len(of.order)&(compactEvery-1) == 0 {
+		l.compact(of)
 	}
 	s, err := l.open(segmentSize)
 	if err != nil {
 		return nil, err
 	}
-	l.order = append(l.order[:len(l.order):len(l.order)], s)
+	of.order = append(of.order[:len(of.order):len(of.order)], s)
 	return s, nil
 }
 
@@ -244,4 +269,18 @@ func recordOf(r Revocation) record {
 		rec.id, rec.form = id, formUUID
 	}
 	return rec
+}
+
+// textOf is what is kept beside rec: a verbatim key, and of a rule its watermark
+// after it.
+func textOf(rec *record, r Revocation) []byte {
+	if rec.form != formVerbatim {
+		return nil
+	}
+	text := make([]byte, 0, len(r.Key)+beforeLen)
+	text = append(text, r.Key...)
+	if rec.domain == DomainRule {
+		text = binary.LittleEndian.AppendUint64(text, uint64(r.Before)) // two's complement
+	}
+	return text
 }

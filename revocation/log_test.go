@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -138,10 +139,17 @@ func compareWithMap(t *testing.T, seed uint64) {
 	for range 60_000 {
 		version += 1 + rng.Uint64N(3)
 		key := uuid(rng.Uint64N(keys))
-		if rng.IntN(3) == 0 {
+		switch rng.IntN(4) {
+		case 0:
 			key = "jti-" + key
+		case 1:
+			key = "azp=" + key
 		}
 		r := revoke(key, now.Add(time.Duration(rng.IntN(3600))*time.Second))
+		if strings.HasPrefix(key, "azp=") {
+			r = ruleOf(key, int64(version), now.Add(time.Duration(rng.IntN(3600))*time.Second))
+		}
+		r.Tenant = []string{"", "a", "b"}[rng.IntN(3)]
 		if rng.IntN(5) == 0 {
 			r.State = revocation.Approved
 		}
@@ -158,6 +166,7 @@ func compareWithMap(t *testing.T, seed uint64) {
 		if got, want := names(l.Snapshot(), since, now), m.since(since, now); !maps.Equal(got, want) {
 			t.Fatalf("at %d since %d: %d keys, want %d", version, since, len(got), len(want))
 		}
+		m.compareSeries(t, l.Snapshot(), since, now)
 		if old != nil {
 			if got := names(old, 0, oldNow); !maps.Equal(got, oldWant) {
 				t.Fatalf("the snapshot of %d changed: %d keys, want %d", old.Version(), len(got), len(oldWant))

@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"sort"
 	"sync/atomic"
 )
@@ -36,6 +37,7 @@ type record struct {
 	life       Lifetime
 	form       form
 	domain     Domain
+	tenant     uint16 // in tenants
 }
 
 // supersededBy says whether a newer record of the same key exists at head.
@@ -71,35 +73,63 @@ func newSegment(size int, slot uint32) *segment {
 	return s
 }
 
-// add appends a copy of r, whose verbatim key is key, and returns its offset.
-func (s *segment) add(r *record, key []byte) uint32 {
+// beforeLen is what the watermark of a rule takes after its key, in bytes.
+const beforeLen = 8
+
+// extra is what r keeps after its verbatim key, in bytes.
+func (r *record) extra() int {
+	if r.domain == DomainRule {
+		return beforeLen
+	}
+	return 0
+}
+
+// add appends a copy of r, whose verbatim key and what follows it is text, and
+// returns its offset.
+func (s *segment) add(r *record, text []byte) uint32 {
 	at := s.n
 	s.n++
 	n := &s.recs[at]
 	*n = *r
 	if r.form == formVerbatim {
-		n.keyAt, n.keyLen = s.addKey(key), uint16(len(key))
+		n.keyAt, n.keyLen = s.addText(text), uint16(len(text)-r.extra())
 	}
 	return uint32(at)
 }
 
-func (s *segment) addKey(key []byte) uint32 {
+func (s *segment) addText(text []byte) uint32 {
 	at := s.used
 	keys := *s.keys.Load()
-	if at+len(key) > len(keys) {
-		grown := make([]byte, max(2*len(keys), at+len(key), 1024))
+	if at+len(text) > len(keys) {
+		grown := make([]byte, max(2*len(keys), at+len(text), 1024))
 		copy(grown, keys[:at])
 		s.keys.Store(&grown)
 		keys = grown
 	}
-	copy(keys[at:], key)
-	s.used += len(key)
+	copy(keys[at:], text)
+	s.used += len(text)
 	return uint32(at)
 }
 
 // key returns the verbatim key of r. The caller must not change it.
 func (s *segment) key(r *record) []byte {
 	return (*s.keys.Load())[r.keyAt : r.keyAt+uint32(r.keyLen)]
+}
+
+// text returns what add was given for r.
+func (s *segment) text(r *record) []byte {
+	if r.form != formVerbatim {
+		return nil
+	}
+	return (*s.keys.Load())[r.keyAt : r.keyAt+uint32(int(r.keyLen)+r.extra())]
+}
+
+// before returns the watermark of the rule r.
+func (s *segment) before(r *record) int64 {
+	if r.extra() == 0 {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint64(s.text(r)[r.keyLen:])) // two's complement
 }
 
 // appendName appends what r's key is called outside.

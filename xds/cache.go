@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +13,6 @@ import (
 
 	"revocation-adapter/revocation"
 )
-
-// TypeURL is the type of what is served: wso2.discovery.keymgt.RevokedToken.
-const TypeURL = "type.googleapis.com/wso2.discovery.keymgt.RevokedToken"
 
 // retryEvery is how often watches that wait for a time, not for a version, are
 // looked at.
@@ -28,20 +26,49 @@ type Cache struct {
 	grace time.Duration
 	last  func(context.Context) (uint64, error) // last sequence of the hub's log
 	now   func() time.Time
-	memo  memo
+	memos [kinds + 1]memo // by kind, and of those who ask for some tenants
 
 	scratch sync.Pool                           // of *[]byte, for encoders
 	current atomic.Pointer[revocation.Snapshot] // what streams are served from
 
-	mu     sync.Mutex
+	ticked bool // run's: who waits for a time is due
+
+	mu   sync.Mutex
+	lots [lots]lot
+}
+
+// lot is where watches wait for the same thing.
+type lot struct {
 	parked []watch
 	timed  int    // of parked, those that wait for a time as well
-	served uint64 // version of current, as the parked watches saw it
+	served uint64 // newest that they wait for, as they saw it
+}
+
+// wait is what a watch waits for, beside time.
+type wait uint8
+
+const (
+	forVersions wait = iota // each that is published
+	forRules                // those at which rules changed
+
+	lots = 2
+)
+
+// newest is how far s has come with what is waited for.
+func (w wait) newest(s *revocation.Snapshot) uint64 {
+	if w == forRules {
+		return rules.newest(s)
+	}
+	return s.Version()
 }
 
 func (c *Cache) open(cfg Config) {
 	c.log, c.grace, c.last, c.now = cfg.Revocations, cfg.Grace, cfg.Last, cfg.Now
 	c.current.Store(c.log.Snapshot())
+	for i := range c.memos {
+		c.memos[i].entries = make([]*memoEntry, memoSize)
+	}
+	c.memos[kinds].entries = make([]*memoEntry, memoAudience)
 }
 
 // watch is a stream that waits.
@@ -55,25 +82,27 @@ type watch interface {
 
 // parking is embedded in a watch.
 type parking struct {
-	index int  // in Cache.parked, plus one; 0: not parked
-	timed bool // waits for a time as well as for a version; set before it is parked
+	index int  // in its lot, plus one; 0: not parked
+	wait  wait // which lot it is; set before it is parked, as the next
+	timed bool // waits for a time as well
 }
 
 func (p *parking) place() *parking { return p }
 
-// park keeps w until a version after seen is served. It refuses, if there has
-// been one meanwhile.
-func (c *Cache) park(w watch, seen uint64) bool {
+// park keeps w until something after seen is served. It refuses, if there has
+// been something meanwhile.
+func (c *Cache) park(w watch, seen *revocation.Snapshot) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.served > seen {
+	p := w.place()
+	l := &c.lots[p.wait]
+	if l.served > p.wait.newest(seen) {
 		return false
 	}
-	p := w.place()
-	c.parked = append(c.parked, w)
-	p.index = len(c.parked)
+	l.parked = append(l.parked, w)
+	p.index = len(l.parked)
 	if p.timed {
-		c.timed++
+		l.timed++
 	}
 	return true
 }
@@ -86,31 +115,40 @@ func (c *Cache) unpark(w watch) {
 	if p.index == 0 {
 		return
 	}
-	end := len(c.parked) - 1
-	c.parked[p.index-1] = c.parked[end]
-	c.parked[p.index-1].place().index = p.index
-	c.parked[end] = nil
-	c.parked = c.parked[:end]
-	c.left(p)
+	l := &c.lots[p.wait]
+	end := len(l.parked) - 1
+	l.parked[p.index-1] = l.parked[end]
+	l.parked[p.index-1].place().index = p.index
+	l.parked[end] = nil
+	l.parked = l.parked[:end]
+	l.left(p)
 }
 
 // left keeps count of a watch that is parked no longer.
-func (c *Cache) left(p *parking) {
+func (l *lot) left(p *parking) {
 	if p.timed {
-		c.timed--
+		l.timed--
 	}
 	p.index = 0
 }
 
-// take empties the parking lot, into spare if it fits.
-func (c *Cache) take(version uint64, spare []watch) []watch {
+// take empties a lot, into spare if it fits, unless s brings nothing that its
+// watches wait for.
+func (c *Cache) take(from wait, s *revocation.Snapshot, spare []watch) []watch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	taken := c.parked
-	c.parked = spare[:0]
-	c.served = version
+	l := &c.lots[from]
+	if from.newest(s) <= l.served && (l.timed == 0 || !c.ticked) {
+		return nil
+	}
+	l.served = max(l.served, from.newest(s))
+	if len(l.parked) == 0 {
+		return nil
+	}
+	taken := l.parked
+	l.parked = spare[:0]
 	for _, w := range taken {
-		c.left(w.place())
+		l.left(w.place())
 	}
 	return taken
 }
@@ -118,7 +156,7 @@ func (c *Cache) take(version uint64, spare []watch) []watch {
 func (c *Cache) waitsForTime() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.timed > 0
+	return c.lots[forVersions].timed+c.lots[forRules].timed > 0
 }
 
 // run serves the parked watches until ctx ends, whenever the log has published:
@@ -129,11 +167,12 @@ func (c *Cache) waitsForTime() bool {
 // it: otherwise each event would find some streams parked and wake them for one
 // token, and a burst would take all the processor's time, the hub's included.
 func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) error {
-	var spare []watch
+	var spare [lots][]watch
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()
 	for {
 		shown := c.current.Load()
+		c.ticked = false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -142,14 +181,17 @@ func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) err
 			if !c.waitsForTime() {
 				continue
 			}
+			c.ticked = true
 		}
 		s := c.log.Snapshot()
 		if s.Version() != shown.Version() {
 			publish(s)
 		}
 		c.current.Store(s)
-		var served int
-		spare, served = c.serve(s, spare)
+		served := 0
+		for from := range spare {
+			served += c.serve(wait(from), s, &spare[from])
+		}
 		if pause := breath(served); pause > 0 {
 			select {
 			case <-ctx.Done():
@@ -177,20 +219,24 @@ func breath(served int) time.Duration {
 	return pause
 }
 
-// serve answers the parked watches from s. It returns memory for the next time,
-// and how many were answered.
-func (c *Cache) serve(s *revocation.Snapshot, spare []watch) ([]watch, int) {
-	taken, answered := c.take(s.Version(), spare), 0
+// serve answers the watches of a lot from s, and returns how many were answered.
+// Spare is memory, for the next time too.
+func (c *Cache) serve(from wait, s *revocation.Snapshot, spare *[]watch) (answered int) {
+	taken := c.take(from, s, *spare)
+	if len(taken) == 0 {
+		return 0
+	}
+	*spare = taken
 	now := c.now()
 	for i, w := range taken {
 		if w.serve(s, now) {
 			answered++
 		} else {
-			c.park(w, s.Version())
+			c.park(w, s)
 		}
 		taken[i] = nil
 	}
-	return taken, answered
+	return answered
 }
 
 // serveOrPark gives a new watch its answer, or keeps it until there is one. The
@@ -201,7 +247,7 @@ func (c *Cache) serveOrPark(w watch, first bool) {
 		if first {
 			s = c.log.Snapshot()
 		}
-		if w.serve(s, c.now()) || c.park(w, s.Version()) {
+		if w.serve(s, c.now()) || c.park(w, s) {
 			return
 		}
 	}
@@ -210,12 +256,13 @@ func (c *Cache) serveOrPark(w watch, first bool) {
 var errNoLast = status.Error(codes.Unavailable, "the hub does not say how far its log goes")
 
 // position says where a client that claims version stands: there, or at 0 if
-// the version is none of ours. A version ahead of this replica but not of the
-// hub's log is ours: the answer waits for it. Where nobody can say, the client
-// is told to try another replica.
-func (c *Cache) position(ctx context.Context, claim string) (uint64, error) {
-	version, err := strconv.ParseUint(claim, 10, 64)
-	if err != nil {
+// the version is none of ours, or was reached by another audience. A version
+// ahead of this replica but not of the hub's log is ours: the answer waits for
+// it. Where nobody can say, the client is told to try another replica.
+func (c *Cache) position(ctx context.Context, claim string, of *audience) (uint64, error) {
+	text, same := strings.CutSuffix(claim, of.suffix())
+	version, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || !same {
 		return 0, nil //nolint:nilerr // not a version of ours: the whole set
 	}
 	if version <= c.log.Snapshot().Version() {

@@ -19,8 +19,9 @@ const (
 // chunk is what changed between two positions, encoded. It is shared by every
 // stream at the same position, and never changes.
 type chunk struct {
+	kind    kind
 	to      uint64 // position after it
-	text    string // to, in decimal
+	text    string // to, in decimal, and what it proves
 	at      time.Time
 	wire    []byte // resources and removed resources, as fields of the response
 	entries int    // how many those are
@@ -50,6 +51,7 @@ type encoder struct {
 	grace time.Duration
 	now   time.Time
 	wire  []byte // of the chunk, in memory that is used again
+	to    *audience
 
 	cache   *Cache
 	scratch *[]byte
@@ -61,7 +63,7 @@ const perToken = 140
 
 // full says whether no further token of this name fits.
 func (e *encoder) full(name int) bool {
-	return e.chunk.entries >= maxTokens || len(e.wire)+perToken+2*name > maxBytes
+	return e.chunk.entries >= maxTokens || len(e.wire)+e.chunk.kind.perEntry()+2*name > maxBytes
 }
 
 // add puts one change into the chunk.
@@ -73,7 +75,7 @@ func (e *encoder) add(c revocation.Change, name []byte) {
 		}
 		return
 	case e.form == sotw:
-		e.wire = appendAny(e.wire, fieldResources, name, c.Expiry)
+		e.wire = e.chunk.kind.appendAny(e.wire, fieldResources, c, name)
 	default:
 		e.wire = e.appendResource(e.wire, c, name)
 	}
@@ -86,22 +88,37 @@ func (e *encoder) remove(name []byte) {
 	e.chunk.entries++
 }
 
-// memoSize is how many chunks are remembered: the newest change, and where
-// gateways that load the whole set at the same time are.
-const memoSize = 4
+// How many chunks are remembered. Of a kind that is the newest change, and where
+// gateways that load the whole set at the same time are. Those that ask for some
+// tenants share more, since each audience has its own.
+const (
+	memoSize     = 4
+	memoAudience = 16
+)
 
 // memo remembers the chunks made last, so that streams at one position share
 // one.
 type memo struct {
 	mu      sync.Mutex
-	entries [memoSize]*memoEntry
+	entries []*memoEntry
 	next    int
 }
 
+// memoFor is where the chunks for an audience are remembered. Those of gateways
+// that ask for some tenants do not drive out what all others share.
+func (c *Cache) memoFor(k kind, to *audience) *memo {
+	if to != nil {
+		return &c.memos[kinds]
+	}
+	return &c.memos[k]
+}
+
 type memoKey struct {
+	kind       kind
 	from, head uint64
 	form       protocol
-	second     int64 // since the epoch: what has expired and what is left to live change with it
+	proof      string // of the audience
+	second     int64  // since the epoch: what has expired and what is left to live change with it
 }
 
 type memoEntry struct {
@@ -118,7 +135,7 @@ func (m *memo) get(key memoKey, build func() *chunk) *chunk {
 	if entry == nil {
 		entry = &memoEntry{key: key}
 		m.entries[m.next] = entry
-		m.next = (m.next + 1) % memoSize
+		m.next = (m.next + 1) % len(m.entries)
 	}
 	m.mu.Unlock()
 	entry.once.Do(func() { entry.chunk = build() })
@@ -135,16 +152,28 @@ func (m *memo) find(key memoKey) *memoEntry {
 }
 
 // chunk returns what changed after from, as far as one response holds.
-func (c *Cache) chunk(s *revocation.Snapshot, from uint64, form protocol, now time.Time) *chunk {
-	return c.memo.get(memoKey{from, s.Version(), form, now.Unix()}, func() *chunk {
-		e := c.encoder(form, now)
-		e.collect(s, from, nil)
+func (st *topic) chunk(s *revocation.Snapshot, from uint64, now time.Time) *chunk {
+	return st.cache.chunk(s, from, memoKey{kind: st.kind, form: st.form}, st.audience, now)
+}
+
+// chunk returns what changed after from, of the kind and in the form that like
+// says.
+func (c *Cache) chunk(s *revocation.Snapshot, from uint64, like memoKey, to *audience, now time.Time) *chunk {
+	like.from, like.head, like.proof, like.second = from, s.Version(), to.suffix(), now.Unix()
+	return c.memoFor(like.kind, to).get(like, func() *chunk {
+		e := c.encoder(like.kind, like.form, to, now)
+		e.collect(s, from, func(c revocation.Change, _ []byte) bool { return !to.hears(c.Tenant) })
 		return e.chunk
 	})
 }
 
-func (c *Cache) encoder(form protocol, now time.Time) *encoder {
-	e := &encoder{chunk: &chunk{at: now}, form: form, grace: c.grace, now: now, cache: c}
+// encoder makes a chunk for this stream alone.
+func (st *topic) encoder(now time.Time) *encoder {
+	return st.cache.encoder(st.kind, st.form, st.audience, now)
+}
+
+func (c *Cache) encoder(k kind, form protocol, to *audience, now time.Time) *encoder {
+	e := &encoder{chunk: &chunk{kind: k, at: now}, form: form, to: to, grace: c.grace, now: now, cache: c}
 	if b, ok := c.scratch.Get().(*[]byte); ok {
 		e.scratch = b
 	} else {
@@ -155,13 +184,13 @@ func (c *Cache) encoder(form protocol, now time.Time) *encoder {
 }
 
 // collect fills the chunk with what changed after from, but for what skip says
-// is known already.
+// is of no concern.
 func (e *encoder) collect(s *revocation.Snapshot, from uint64, skip func(revocation.Change, []byte) bool) {
 	var name []byte
 	position := max(from, s.Version())
 	previous := from
-	for c := range s.Since(from, e.now) {
-		if !served(c.Domain) {
+	for c := range s.SinceOf(revocation.Series(e.chunk.kind), from, e.now) {
+		if !e.chunk.kind.served(c.Domain) {
 			continue
 		}
 		name = c.AppendName(name[:0])
@@ -170,7 +199,7 @@ func (e *encoder) collect(s *revocation.Snapshot, from uint64, skip func(revocat
 			break
 		}
 		previous = c.Version
-		if skip == nil || !skip(c, name) {
+		if !skip(c, name) {
 			e.add(c, name)
 		}
 	}
@@ -184,10 +213,5 @@ func (e *encoder) finish(position uint64) {
 	*e.scratch = e.wire
 	e.cache.scratch.Put(e.scratch)
 	e.chunk.to = position
-	e.chunk.text = strconv.FormatUint(position, 10)
-}
-
-// served says whether gateways are told of a domain's keys as tokens.
-func served(d revocation.Domain) bool {
-	return d == revocation.DomainToken || d == revocation.DomainOpaque
+	e.chunk.text = strconv.FormatUint(position, 10) + e.to.suffix()
 }

@@ -1,6 +1,7 @@
 package xds_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	"revocation-adapter/resources/proto/wso2/discovery/keymgt"
 	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
 	"revocation-adapter/xds"
@@ -53,6 +55,19 @@ func node(instance string) *core.Node {
 	return &core.Node{Id: "commonEnforcerLabel", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 		"instanceIdentifier": structpb.NewStringValue(instance),
 	}}}
+}
+
+// nodeOf is a node that asks for some tenants; for all, if there are none.
+func nodeOf(instance string, tenants ...string) *core.Node {
+	n := node(instance)
+	if len(tenants) > 0 {
+		list := make([]*structpb.Value, len(tenants))
+		for i, tenant := range tenants {
+			list[i] = structpb.NewStringValue(tenant)
+		}
+		n.Metadata.Fields["tenants"] = structpb.NewListValue(&structpb.ListValue{Values: list})
+	}
+	return n
 }
 
 // inbox is what a stream delivers, read as it comes.
@@ -150,6 +165,7 @@ func (in *inbox[T]) end() *status.Status {
 type sotwClient struct {
 	*inbox[*discovery.DiscoveryResponse]
 	stream  sotwStream
+	url     string // xds.TypeURL, unless it is set
 	names   []string
 	held    map[string]int64 // accepted: the expiry by name
 	version string           // accepted last
@@ -201,7 +217,7 @@ func (w *world) witness(t *testing.T) *sotwClient {
 
 // send completes a request with what the client always says.
 func (c *sotwClient) send(req *discovery.DiscoveryRequest) {
-	req.TypeUrl, req.VersionInfo, req.ResourceNames = xds.TypeURL, c.version, c.names
+	req.TypeUrl, req.VersionInfo, req.ResourceNames = cmp.Or(c.url, xds.TypeURL), c.version, c.names
 	if err := c.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
 		c.t.Errorf("send: %v", err)
 	}
@@ -210,8 +226,9 @@ func (c *sotwClient) send(req *discovery.DiscoveryRequest) {
 // take accepts a response without an answer to the server.
 func (c *sotwClient) take(resp *discovery.DiscoveryResponse) {
 	c.t.Helper()
-	for _, token := range tokens(c.t, resp.GetResources()) {
-		c.held[token.GetJti()] = token.GetExpirytime()
+	for _, r := range resp.GetResources() {
+		name, stamp := entryOf(c.t, r)
+		c.held[name] = stamp
 	}
 	c.version = resp.GetVersionInfo()
 }
@@ -283,12 +300,28 @@ func tokenOf(t *testing.T, resource *anypb.Any) *keymgt.RevokedToken {
 	return token
 }
 
+// entryOf is what a resource is called, and what the tests compare of it: when a
+// token expires, and what a rule covers.
+func entryOf(t *testing.T, resource *anypb.Any) (name string, stamp int64) {
+	t.Helper()
+	if resource.GetTypeUrl() != xds.RuleTypeURL {
+		token := tokenOf(t, resource)
+		return token.GetJti(), token.GetExpirytime()
+	}
+	rule := new(revocationv1.Rule)
+	if err := proto.Unmarshal(resource.GetValue(), rule); err != nil {
+		t.Errorf("a resource that is no rule: %v", err)
+	}
+	return rule.GetClaim() + "=" + rule.GetValue(), rule.GetIssuedBeforeMillis()
+}
+
 // jtis are the names in a state-of-the-world response, in its order.
 func jtis(t *testing.T, resp *discovery.DiscoveryResponse) []string {
 	t.Helper()
 	names := []string{}
-	for _, token := range tokens(t, resp.GetResources()) {
-		names = append(names, token.GetJti())
+	for _, r := range resp.GetResources() {
+		name, _ := entryOf(t, r)
+		names = append(names, name)
 	}
 	return names
 }

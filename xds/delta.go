@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,8 +14,6 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"revocation-adapter/revocation"
 )
 
 // maxNames bounds what a stream may ask for by name, over all its requests. A
@@ -29,12 +26,19 @@ const (
 var errManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names on one stream: ask for everything instead", maxNames)
 
 // deltaStream is one incremental stream: go-control-plane's server drives it, as
-// its cache and its callbacks. That server does not check nonces and counts a
-// response as known when it is sent, so the stream keeps for itself how far the
-// client has come: what was ACKed, and what is in flight. At most one response
-// is in flight, and what happens meanwhile is coalesced into the next.
+// its cache and its callbacks.
 type deltaStream struct {
 	streamBase
+	topics [kinds]*deltaTopic
+}
+
+// deltaTopic is one type of resources on the stream. Go-control-plane's server
+// does not check nonces and counts a response as known when it is sent, so the
+// topic keeps for itself how far the client has come: what was ACKed, and what
+// is in flight. At most one response is in flight, and what happens meanwhile is
+// coalesced into the next.
+type deltaTopic struct {
+	topic
 	mu sync.Mutex // held by whoever serves the watch, and to change what follows
 
 	joined   bool // the first request was seen
@@ -67,11 +71,20 @@ type delivery struct {
 
 // serveDelta serves a stream until it ends.
 func (s *Server) serveDelta(ctx context.Context, str stream.DeltaStream, typeURL string) error {
-	st := &deltaStream{
-		streamBase: s.newStream(str.Context(), delta), //nolint:contextcheck // ctx is the server's life, this the stream's
-		owed:       map[string]struct{}{}, returned: map[string]string{},
-	}
+	st := &deltaStream{streamBase: s.newStream(str.Context(), delta, typeURL)} //nolint:contextcheck // ctx is the server's life, this the stream's
 	return deltaserver.NewServer(ctx, st, st).DeltaStreamHandler(str, typeURL)
+}
+
+// topic is that of a type which open has let in.
+func (st *deltaStream) topic(typeURL string) *deltaTopic {
+	k, _ := kindOf(typeURL)
+	if st.topics[k] == nil {
+		st.topics[k] = &deltaTopic{
+			topic: topic{streamBase: &st.streamBase, kind: k},
+			owed:  map[string]struct{}{}, returned: map[string]string{},
+		}
+	}
+	return st.topics[k]
 }
 
 // OnDeltaStreamOpen, OnStreamDeltaRequest, OnStreamDeltaResponse and
@@ -81,9 +94,16 @@ func (st *deltaStream) OnDeltaStreamOpen(context.Context, int64, string) error {
 
 // OnStreamDeltaRequest compares the nonce, which go-control-plane does not.
 func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscoveryRequest) error {
-	if err := st.open(req.GetNode(), req.GetTypeUrl()); err != nil {
+	k, err := st.open(req.GetNode(), req.GetTypeUrl())
+	if err != nil {
 		return err
 	}
+	st.topic(k.url()).hear(req)
+	return nil
+}
+
+// hear takes what a request says of the response in flight.
+func (st *deltaTopic) hear(req *discovery.DeltaDiscoveryRequest) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	switch st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail()); st.answered {
@@ -97,12 +117,11 @@ func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscove
 		st.position = min(st.position, st.pending.from)
 		maps.Copy(st.owed, st.pending.owed)
 	}
-	return nil
 }
 
 // OnStreamDeltaResponse notes what was sent, by its nonce.
 func (st *deltaStream) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, resp *discovery.DeltaDiscoveryResponse) {
-	st.sent(resp.GetNonce())
+	st.topic(resp.GetTypeUrl()).sent(resp.GetNonce())
 }
 
 // OnDeltaStreamClosed forgets the stream.
@@ -117,6 +136,10 @@ func (st *deltaStream) CreateWatch(*cache.Request, cache.Subscription, chan cach
 // once, or parks the watch; while a response is in flight it does neither, since
 // the ACK comes here again.
 func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
+	return st.topic(req.GetTypeUrl()).watch(req, sub, responses)
+}
+
+func (st *deltaTopic) watch(req *cache.DeltaRequest, sub cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
 	ahead := st.ahead
 	if !st.joined {
 		var err error
@@ -125,6 +148,7 @@ func (st *deltaStream) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subsc
 		}
 	}
 	w := &deltaWatch{st: st, req: req, responses: responses, live: true, greet: !st.begun}
+	w.wait = st.waits(false)
 	if st.refusals > 0 { // another request does not end the wait
 		w.timed, w.patience = true, st.wait
 	}
@@ -157,7 +181,7 @@ func count[V any](names map[string]V) (n int) {
 // subscribe notes what the client wants now, and which names must be answered
 // for that alone: those it has just named, and those it gave up by name while
 // it still wants everything.
-func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription) {
+func (st *deltaTopic) subscribe(req *cache.DeltaRequest, sub cache.Subscription) {
 	first := !st.joined
 	if first {
 		st.join(sub)
@@ -185,7 +209,7 @@ func (st *deltaStream) subscribe(req *cache.DeltaRequest, sub cache.Subscription
 }
 
 // forgive owes nothing that the client does not want.
-func (st *deltaStream) forgive() {
+func (st *deltaTopic) forgive() {
 	if !st.wildcard {
 		maps.DeleteFunc(st.owed, func(name string, _ struct{}) bool {
 			_, ok := st.wanted[name]
@@ -196,7 +220,7 @@ func (st *deltaStream) forgive() {
 
 // join takes the first request. Who wants names is answered each of them, and
 // then what changes.
-func (st *deltaStream) join(sub cache.Subscription) {
+func (st *deltaTopic) join(sub cache.Subscription) {
 	st.joined = true
 	st.until = st.cache.current.Load().Version()
 	if held := sub.ReturnedResources(); len(held) > 0 {
@@ -232,149 +256,23 @@ func (c *Cache) newest(ctx context.Context, held map[string]string) (newest uint
 
 // compare owes an answer for what the client holds and should not, or holds in
 // another version. It does so once.
-func (st *deltaStream) compare(now time.Time) {
+func (st *deltaTopic) compare(now time.Time) {
 	if st.compared {
 		return
 	}
 	st.compared = true
 	for name, version := range st.initial {
-		c, found := st.cache.log.Lookup(name)
-		if !found || !counts(c, now, st.cache.grace) || strconv.FormatUint(c.Version, 10) != version {
+		c, found := st.kind.lookup(st.cache.log, name)
+		switch {
+		case !found || !st.kind.counts(c, now, st.cache.grace):
+			st.owed[name] = struct{}{}
+			delete(st.initial, name)
+		case !st.hears(c): // of another tenant now, and revoked: nobody takes it back
+			delete(st.initial, name)
+		case strconv.FormatUint(c.Version, 10) != version:
 			st.owed[name] = struct{}{}
 			delete(st.initial, name)
 		}
 	}
 	st.forgive()
 }
-
-// deltaWatch is one request that waits for its answer.
-type deltaWatch struct {
-	parking
-	st        *deltaStream
-	req       *cache.DeltaRequest
-	responses chan cache.DeltaResponse
-	greet     bool // answer even if there is nothing new
-	live      bool // under st.mu
-	patience  patience
-}
-
-// cancel may be called twice. It holds the lock of the send: the channel is
-// closed after it.
-func (w *deltaWatch) cancel() {
-	w.st.mu.Lock()
-	w.live = false
-	w.st.mu.Unlock()
-	w.st.cache.unpark(w)
-}
-
-func (w *deltaWatch) serve(s *revocation.Snapshot, now time.Time) bool {
-	st := w.st
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if !w.live {
-		return true
-	}
-	if w.timed && !w.patience.over(s.Version(), now) {
-		return false
-	}
-	if st.ahead > s.Version() { // the hub has it, this replica not yet
-		return false
-	}
-	st.compare(now)
-	d := st.next(s, now)
-	if d == nil {
-		if !w.greet {
-			return false
-		}
-		d = &delivery{chunk: st.emptyChunk(s, now), from: st.position}
-	}
-	w.live = false
-	st.pending, st.waiting, st.position = *d, true, d.chunk.to
-	w.responses <- &deltaResponse{st: st, req: w.req, chunk: d.chunk}
-	return true
-}
-
-// next is what the client is to be told at s, or nil.
-func (st *deltaStream) next(s *revocation.Snapshot, now time.Time) *delivery {
-	switch {
-	case len(st.owed) > 0 || st.initial != nil && st.position < st.until:
-		return st.private(s, now)
-	case !st.wildcard:
-		return st.named(s, now)
-	case st.position >= s.Version():
-		return nil
-	}
-	return &delivery{chunk: st.cache.chunk(s, st.position, delta, now), from: st.position}
-}
-
-// private is an answer for this stream alone: names that are owed, and the set
-// without what the client said it holds.
-func (st *deltaStream) private(s *revocation.Snapshot, now time.Time) *delivery {
-	e := st.cache.encoder(delta, now)
-	d := &delivery{chunk: e.chunk, from: st.position, owed: map[string]struct{}{}}
-	for _, name := range slices.Sorted(maps.Keys(st.owed)) {
-		if e.full(len(name)) && len(d.owed) > 0 { // even the longest has its turn
-			break
-		}
-		e.look(st.cache.log, name)
-		d.owed[name] = struct{}{}
-		delete(st.owed, name)
-	}
-	e.collect(s, st.position, func(c revocation.Change, name []byte) bool {
-		_, answered := d.owed[string(name)]
-		return answered || st.skips(c, name)
-	})
-	return d
-}
-
-// skips says whether the client need not be told of a change.
-func (st *deltaStream) skips(c revocation.Change, name []byte) bool {
-	if !st.wildcard {
-		_, wanted := st.wanted[string(name)]
-		return !wanted
-	}
-	version, held := st.initial[string(name)]
-	return held && version == strconv.FormatUint(c.Version, 10)
-}
-
-// named is what changed among the names subscribed to, or nil. Where nothing
-// did, the position moves on by itself.
-func (st *deltaStream) named(s *revocation.Snapshot, now time.Time) *delivery {
-	if st.position >= s.Version() {
-		return nil
-	}
-	e := st.cache.encoder(delta, now)
-	d := &delivery{chunk: e.chunk, from: st.position}
-	e.collect(s, st.position, st.skips)
-	if e.chunk.entries == 0 {
-		st.position = e.chunk.to
-		return nil
-	}
-	return d
-}
-
-func (st *deltaStream) emptyChunk(s *revocation.Snapshot, now time.Time) *chunk {
-	e := st.cache.encoder(delta, now)
-	e.finish(max(st.position, s.Version()))
-	return e.chunk
-}
-
-// deltaResponse is a chunk on its way to one stream.
-type deltaResponse struct {
-	st    *deltaStream
-	req   *cache.DeltaRequest
-	chunk *chunk
-}
-
-// GetDeltaDiscoveryResponse is called by the stream's goroutine, right before
-// OnStreamDeltaResponse.
-func (r *deltaResponse) GetDeltaDiscoveryResponse() (*discovery.DeltaDiscoveryResponse, error) {
-	r.st.queued = r.chunk
-	return r.chunk.deltaResponse(), nil
-}
-func (r *deltaResponse) GetDeltaRequest() *discovery.DeltaDiscoveryRequest { return r.req }
-func (r *deltaResponse) GetSystemVersion() (string, error)                 { return r.chunk.text, nil }
-func (r *deltaResponse) GetResponseVersion() string                        { return r.chunk.text }
-func (r *deltaResponse) GetNextVersionMap() map[string]string              { return r.st.returned }
-func (r *deltaResponse) GetReturnedResources() map[string]string           { return r.st.returned }
-func (r *deltaResponse) GetContext() context.Context                       { return nil }

@@ -1,6 +1,7 @@
 package xds_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 type deltaClient struct {
 	*inbox[*discovery.DeltaDiscoveryResponse]
 	stream   grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse]
+	url      string            // xds.TypeURL, unless it is set
 	held     map[string]int64  // accepted: the expiry by name
 	versions map[string]string // accepted: the resource's version by name
 }
@@ -31,7 +33,9 @@ func (w *world) delta(t *testing.T) *deltaClient {
 func (w *world) deltaWith(t *testing.T, first *discovery.DeltaDiscoveryRequest) *deltaClient {
 	t.Helper()
 	c := deltaOn(t.Context(), t, w.dial())
-	first.Node = node(t.Name())
+	if first.GetNode() == nil {
+		first.Node = node(t.Name())
+	}
 	c.send(first)
 	return c
 }
@@ -49,7 +53,8 @@ func deltaOn(ctx context.Context, t *testing.T, conn grpc.ClientConnInterface) *
 }
 
 func (c *deltaClient) send(req *discovery.DeltaDiscoveryRequest) {
-	req.TypeUrl = xds.TypeURL
+	req.TypeUrl = cmp.Or(req.GetTypeUrl(), c.url, xds.TypeURL)
+	c.url = req.GetTypeUrl()
 	if err := c.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
 		c.t.Errorf("send: %v", err)
 	}
@@ -59,11 +64,11 @@ func (c *deltaClient) send(req *discovery.DeltaDiscoveryRequest) {
 func (c *deltaClient) take(resp *discovery.DeltaDiscoveryResponse) {
 	c.t.Helper()
 	for _, r := range resp.GetResources() {
-		token := tokenOf(c.t, r.GetResource())
-		if token.GetJti() != r.GetName() {
-			c.t.Errorf("resource %q is token %q", r.GetName(), token.GetJti())
+		name, stamp := entryOf(c.t, r.GetResource())
+		if name != r.GetName() {
+			c.t.Errorf("resource %q is called %q", r.GetName(), name)
 		}
-		c.held[r.GetName()], c.versions[r.GetName()] = token.GetExpirytime(), r.GetVersion()
+		c.held[name], c.versions[name] = stamp, r.GetVersion()
 	}
 	for _, name := range resp.GetRemovedResources() {
 		delete(c.held, name)

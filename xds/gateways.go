@@ -10,23 +10,40 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"revocation-adapter/revocation"
 )
 
 // gateway is whoever holds streams under one identity.
 type gateway struct {
 	name    string
-	acked   atomic.Uint64 // newest version that it ACKed, over all its streams
+	acked   [kinds]atomic.Uint64 // newest version that it ACKed, over all its streams
 	nacks   atomic.Uint64
-	streams [2]int // by protocol; under gateways.mu
+	streams [2]int     // by protocol; under gateways.mu, as the rest
+	wanted  [kinds]int // streams that carry the kind
+	limited int        // streams that carry some tenants only
 }
 
-func (g *gateway) ack(version uint64) {
+// ack notes that the gateway is at a version: it said so, or there was nothing to
+// tell it up to there.
+func (g *gateway) ack(k kind, version uint64) {
 	for {
-		old := g.acked.Load()
-		if old >= version || g.acked.CompareAndSwap(old, version) {
+		old := g.acked[k].Load()
+		if old >= version || g.acked[k].CompareAndSwap(old, version) {
 			return
 		}
 	}
+}
+
+// behind is how many versions the gateway is behind s, with what it wants.
+func (g *gateway) behind(s *revocation.Snapshot) (versions uint64) {
+	for k := range kind(kinds) {
+		acked := g.acked[k].Load()
+		if g.wanted[k] > 0 && (acked == 0 || acked < k.newest(s)) {
+			versions = max(versions, s.Version()-min(s.Version(), acked))
+		}
+	}
+	return versions
 }
 
 func (g *gateway) nack() { g.nacks.Add(1) }
@@ -37,7 +54,7 @@ type gateways struct {
 	byName map[string]*gateway
 }
 
-func (gs *gateways) join(name string, p protocol) *gateway {
+func (gs *gateways) join(name string, p protocol, a *audience) *gateway {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g := gs.byName[name]
@@ -46,23 +63,36 @@ func (gs *gateways) join(name string, p protocol) *gateway {
 		gs.byName[name] = g
 	}
 	g.streams[p]++
+	if a != nil {
+		g.limited++
+	}
 	return g
 }
 
-func (gs *gateways) leave(g *gateway, p protocol) {
+// want notes that n streams more carry a kind to g.
+func (gs *gateways) want(g *gateway, k kind, n int) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
+	g.wanted[k] += n
+}
+
+func (gs *gateways) leave(g *gateway, p protocol, a *audience) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if a != nil {
+		g.limited--
+	}
 	if g.streams[p]--; g.streams[sotw]+g.streams[delta] == 0 {
 		delete(gs.byName, g.name)
 	}
 }
 
-// each calls f for every gateway.
-func (gs *gateways) each(f func(g *gateway, streams [2]int)) {
+// each calls f for every gateway, whose fields f may read.
+func (gs *gateways) each(f func(g *gateway)) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	for _, g := range gs.byName {
-		f(g, g.streams)
+		f(g)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"revocation-adapter/revocation"
 )
 
 type metrics struct {
@@ -18,7 +20,7 @@ type metrics struct {
 	pushB [2]prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, gs *gateways, head func() uint64) *metrics {
+func newMetrics(reg prometheus.Registerer, gs *gateways, head func() *revocation.Snapshot) *metrics {
 	m := &metrics{
 		responses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "revocation_adapter_xds_responses_total",
@@ -51,13 +53,13 @@ func newMetrics(reg prometheus.Registerer, gs *gateways, head func() uint64) *me
 	return m
 }
 
-// envelope is what a response has beside its entries, in bytes: version, type
-// URL and nonce.
-const envelope = 16 + 58 + 10
+// envelope is what a response has beside its entries, version and type URL, in
+// bytes: the nonce, and the fields around them.
+const envelope = 10
 
 func (m *metrics) pushed(p protocol, c *chunk) {
 	m.push[p].Inc()
-	m.pushB[p].Add(float64(len(c.wire) + envelope))
+	m.pushB[p].Add(float64(len(c.wire) + len(c.text) + len(c.kind.url()) + envelope))
 }
 
 func (m *metrics) acked(c *chunk, now time.Time) {
@@ -66,16 +68,18 @@ func (m *metrics) acked(c *chunk, now time.Time) {
 
 // collector describes the gateways when it is asked, and at no other time.
 type collector struct {
-	gateways       *gateways
-	head           func() uint64
-	connected, lag *prometheus.Desc
+	gateways                *gateways
+	head                    func() *revocation.Snapshot
+	connected, limited, lag *prometheus.Desc
 }
 
-func gatewayCollector(gs *gateways, head func() uint64) *collector {
+func gatewayCollector(gs *gateways, head func() *revocation.Snapshot) *collector {
 	return &collector{
 		gateways: gs, head: head,
 		connected: prometheus.NewDesc("revocation_adapter_gateways_connected",
 			"Gateways that hold a stream, by protocol.", []string{"protocol"}, nil),
+		limited: prometheus.NewDesc("revocation_adapter_gateways_limited",
+			"Gateways with a stream that carries some tenants only.", nil, nil),
 		lag: prometheus.NewDesc("revocation_adapter_gateway_lag_versions",
 			"How many versions a gateway's newest ACK is behind.", []string{"gateway"}, nil),
 	}
@@ -84,6 +88,7 @@ func gatewayCollector(gs *gateways, head func() uint64) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.connected
+	ch <- c.limited
 	ch <- c.lag
 }
 
@@ -91,13 +96,15 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	head := c.head()
 	var connected [2]int
-	c.gateways.each(func(g *gateway, streams [2]int) {
-		for p, n := range streams {
+	limited := 0
+	c.gateways.each(func(g *gateway) {
+		for p, n := range g.streams {
 			connected[p] += min(n, 1)
 		}
-		behind := head - min(head, g.acked.Load())
-		ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, float64(behind), g.name)
+		limited += min(g.limited, 1)
+		ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, float64(g.behind(head)), g.name)
 	})
+	ch <- prometheus.MustNewConstMetric(c.limited, prometheus.GaugeValue, float64(limited))
 	for p, n := range connected {
 		ch <- prometheus.MustNewConstMetric(c.connected, prometheus.GaugeValue, float64(n), protocol(p).String()) // 0 or 1
 	}

@@ -12,23 +12,48 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"revocation-adapter/revocation"
+	"revocation-adapter/xds"
 )
 
 // Random clients against a world that never stands still. Each has a seed; its
 // steps are printed if it ends with anything but the truth.
 
-// universe are the names that the models know.
-func universe() []string {
+// universe are the names of a type that the models know.
+func universe(url string) []string {
+	prefix := "jti "
+	if url == xds.RuleTypeURL {
+		prefix = "azp="
+	}
 	names := make([]string, 30)
 	for i := range names {
-		names[i] = fmt.Sprint("jti ", i)
+		names[i] = fmt.Sprint(prefix, i)
 	}
 	return names
 }
 
-// churn revokes, extends and approves until ctx ends.
+// change revokes, extends or approves what is called name. A third of all is of
+// no tenant, a third of each of two.
+func change(rng *rand.Rand, name string) revocation.Revocation {
+	tenant := []string{"", "a", "b"}[name[len(name)-1]%3]
+	n := 1 + rng.Int64N(1000)
+	key, isRule := strings.CutPrefix(name, "azp=")
+	switch approve := rng.IntN(3) == 0; {
+	case isRule && approve:
+		return of(tenant, withdrawn("azp="+key))
+	case isRule:
+		return of(tenant, rule("azp="+key, n))
+	case approve:
+		return of(tenant, approved(name))
+	}
+	return of(tenant, revoked(name, later.Add(time.Duration(n)*time.Second)))
+}
+
+// churn changes tokens and rules until ctx ends.
 func churn(ctx context.Context, w *world, seed uint64) {
-	rng, names := rand.New(rand.NewPCG(seed, 1)), universe()
+	rng := rand.New(rand.NewPCG(seed, 1))
+	names := slices.Concat(universe(xds.TypeURL), universe(xds.RuleTypeURL))
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -37,12 +62,7 @@ func churn(ctx context.Context, w *world, seed uint64) {
 			return
 		case <-tick.C:
 		}
-		name := names[rng.IntN(len(names))]
-		if rng.IntN(3) == 0 {
-			w.approve(name)
-		} else {
-			w.put(revoked(name, later.Add(time.Duration(rng.IntN(1000))*time.Second)))
-		}
+		w.put(change(rng, names[rng.IntN(len(names))]))
 	}
 }
 
@@ -55,12 +75,30 @@ type model struct {
 	wild  bool
 	names map[string]bool // subscribed to
 
+	url     string
+	all     []string // names of that type
+	tenants []string // asked for; none: all
+
+	wildOnly bool // beside a wildcard names add nothing
+
 	hangUp context.CancelFunc // of the stream that is open
 }
 
 func newModel(w *world, conn *grpc.ClientConn, seed uint64) *model {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	return &model{w: w, conn: conn, rng: rng, wild: rng.IntN(2) == 0, names: map[string]bool{"jti 0": true}}
+	m := &model{w: w, conn: conn, rng: rng, wild: rng.IntN(2) == 0, url: xds.TypeURL}
+	if seed%2 == 1 {
+		m.url = xds.RuleTypeURL
+	}
+	m.all = universe(m.url)
+	m.names = map[string]bool{m.all[0]: true}
+	m.choose()
+	return m
+}
+
+// choose asks for other tenants at random, which a new stream may.
+func (m *model) choose() {
+	m.tenants = [][]string{nil, {"a"}, {"b"}, {"a", "b"}, {"of nothing"}}[m.rng.IntN(5)]
 }
 
 func (m *model) note(format string, args ...any) {
@@ -74,12 +112,21 @@ func (m *model) fail(t *testing.T, format string, args ...any) {
 	t.Errorf(format+"\n%s", append(args, strings.Join(steps, "\n"))...)
 }
 
-// wants says whether a name is subscribed to.
-func (m *model) wants(name string) bool { return m.wild || m.names[name] }
+// wants says whether a name is subscribed to: by itself, whosever it is, or with
+// all of its tenant.
+func (m *model) wants(name string) bool {
+	if m.wild && m.w.theirs(name, m.tenants) {
+		return true
+	}
+	return m.names[name] && (!m.wild || !m.wildOnly)
+}
 
 // expected is what the client should hold in the end.
 func (m *model) expected() map[string]int64 {
 	truth := m.w.truth()
+	if m.url == xds.RuleTypeURL {
+		truth = m.w.ruleTruth()
+	}
 	maps.DeleteFunc(truth, func(name string, _ int64) bool { return !m.wants(name) })
 	return truth
 }
@@ -87,7 +134,7 @@ func (m *model) expected() map[string]int64 {
 // toggle changes the subscription at random and returns what that is as a
 // request. It never gives up the last name without a wildcard.
 func (m *model) toggle() (subscribe, unsubscribe []string) {
-	all := universe()
+	all := m.all
 	for range m.rng.IntN(4) {
 		name := all[m.rng.IntN(len(all))]
 		if slices.Contains(subscribe, name) || slices.Contains(unsubscribe, name) {
@@ -109,9 +156,9 @@ func (m *model) toggle() (subscribe, unsubscribe []string) {
 		m.wild, unsubscribe = false, append(unsubscribe, "*")
 	}
 	if !m.wild && len(m.names) == 0 {
-		subscribe = append(subscribe, "jti 0")
-		unsubscribe = slices.DeleteFunc(unsubscribe, func(name string) bool { return name == "jti 0" })
-		m.names["jti 0"] = true
+		subscribe = append(subscribe, all[0])
+		unsubscribe = slices.DeleteFunc(unsubscribe, func(name string) bool { return name == all[0] })
+		m.names[all[0]] = true
 	}
 	return subscribe, unsubscribe
 }
@@ -158,7 +205,10 @@ func randomly(t *testing.T, join func(base *model) (step, settle func())) {
 			clients.Go(settle)
 		}
 		clients.Wait()
-		w.put(revoked("jti 0", later.Add(time.Hour)), approved("jti 1"), revoked("jti 2", later.Add(time.Hour)))
+		rng := rand.New(rand.NewPCG(7, 7))
+		for _, name := range slices.Concat(universe(xds.TypeURL)[:6], universe(xds.RuleTypeURL)[:6]) {
+			w.put(change(rng, name))
+		}
 	}
 	for _, m := range models {
 		m.hangUp()

@@ -345,7 +345,7 @@ func TestRefusalIsLoggedAndCounted(t *testing.T) {
 			w.refusals(1)
 			entry := w.lines(refusalLine)[0]
 			want := logrus.Fields{
-				"gateway": "gateway 7", "protocol": c.protocol, "version": head,
+				"gateway": "gateway 7", "protocol": c.protocol, "type": xds.TypeURL, "version": head,
 				"code": int32(codes.InvalidArgument), "reason": "out of memory",
 			}
 			if entry.Level != logrus.WarnLevel || !maps.Equal(entry.Data, want) {

@@ -30,13 +30,13 @@ func (w *sotwWatch) known() map[string]string {
 
 // named is the answer to a state-of-the-world watch by name, or nil.
 func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response {
-	e, known := w.st.cache.encoder(sotw, now), w.known()
+	e, known := w.st.encoder(now), w.known()
 	names, more := map[string]string{}, false
 	for _, name := range w.fresh {
 		if more = len(names) > 0 && e.full(len(name)); more { // even the longest has its turn
 			break
 		}
-		e.look(w.st.cache.log, name)
+		e.look(w.st.cache.log, name, everyTenant)
 		names[name] = "1"
 	}
 	if more { // the version is reached with the last of the names
@@ -48,7 +48,7 @@ func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response 
 		})
 	}
 	if e.chunk.entries == 0 && len(w.fresh) == 0 && !w.greet {
-		w.position = e.chunk.to
+		w.pass(e.chunk)
 		return nil
 	}
 	for name := range known {
@@ -57,12 +57,16 @@ func (w *sotwWatch) named(s *revocation.Snapshot, now time.Time) cache.Response 
 	return &sotwResponse{st: w.st, req: w.req, chunk: e.chunk, names: names}
 }
 
+// everyTenant: what is asked for by name is told, whosever it is.
+func everyTenant(revocation.Change) bool { return true }
+
 // look adds the key called name as it is now: revoked, or removed where the
-// protocol can say so.
-func (e *encoder) look(log *revocation.Log, name string) {
-	c, found := log.Lookup(name)
+// protocol can say so, or the client does not hear of it.
+func (e *encoder) look(log *revocation.Log, name string, hears func(revocation.Change) bool) {
+	k := e.chunk.kind
+	c, found := k.lookup(log, name)
 	switch {
-	case found && counts(c, e.now, e.grace):
+	case found && k.counts(c, e.now, e.grace) && hears(c):
 		e.add(c, []byte(name))
 	case e.form == delta:
 		e.remove([]byte(name))
@@ -70,6 +74,6 @@ func (e *encoder) look(log *revocation.Log, name string) {
 }
 
 // counts says whether gateways are told of a key that it is revoked.
-func counts(c revocation.Change, now time.Time, grace time.Duration) bool {
-	return served(c.Domain) && c.State == revocation.Revoked && !c.Expired(now, grace)
+func (k kind) counts(c revocation.Change, now time.Time, grace time.Duration) bool {
+	return k.served(c.Domain) && c.State == revocation.Revoked && !c.Expired(now, grace)
 }

@@ -12,7 +12,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +31,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
 	"revocation-adapter/revocation"
 )
@@ -68,7 +71,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, gateways: gateways{byName: map[string]*gateway{}}}
 	s.cache.open(cfg)
-	s.metrics = newMetrics(cfg.Metrics, &s.gateways, func() uint64 { return cfg.Revocations.Snapshot().Version() })
+	s.metrics = newMetrics(cfg.Metrics, &s.gateways, cfg.Revocations.Snapshot)
 	return s, nil
 }
 
@@ -152,10 +155,14 @@ func (cfg Config) ServerOptions() []grpc.ServerOption {
 // register adds the services. Their streams end with ctx: without that, a
 // graceful stop would wait for ever.
 func (s *Server) register(ctx context.Context, g *grpc.Server) {
-	serve := func(str stream.Stream, typeURL string) error { return s.serveSotw(ctx, str, typeURL) }
-	serveDelta := func(str stream.DeltaStream, typeURL string) error { return s.serveDelta(ctx, str, typeURL) }
-	keymgtservice.RegisterRevokedTokenDiscoveryServiceServer(g, rtds{cache: &s.cache, serve: serve})
-	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{serve: serve, serveDelta: serveDelta})
+	w := wayOut{
+		cache:      &s.cache,
+		serve:      func(str stream.Stream, typeURL string) error { return s.serveSotw(ctx, str, typeURL) },
+		serveDelta: func(str stream.DeltaStream, typeURL string) error { return s.serveDelta(ctx, str, typeURL) },
+	}
+	keymgtservice.RegisterRevokedTokenDiscoveryServiceServer(g, rtds{wayOut: w})
+	revocationv1.RegisterRuleDiscoveryServiceServer(g, ruleService{wayOut: w})
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{wayOut: w})
 }
 
 // watchHealth keeps the gRPC health service at what NotReady says.
@@ -169,6 +176,7 @@ func (s *Server) watchHealth(ctx context.Context, healthy *health.Server) error 
 		}
 		healthy.SetServingStatus("", state)
 		healthy.SetServingStatus(keymgtservice.RevokedTokenDiscoveryService_ServiceDesc.ServiceName, state)
+		healthy.SetServingStatus(revocationv1.RuleDiscoveryService_ServiceDesc.ServiceName, state)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -187,7 +195,18 @@ func (s *Server) UpdateEnforcerRevokedTokens(snapshot *revocation.Snapshot) {
 func (s *Server) refused(g *gateway, p protocol, c *chunk, fault *status.Status) {
 	s.metrics.nacks.WithLabelValues(p.String()).Inc()
 	s.cfg.Log.WithFields(logrus.Fields{
-		"gateway": g.name, "protocol": p.String(), "version": c.to,
+		"gateway": g.name, "protocol": p.String(), "type": c.kind.url(), "version": c.to,
 		"code": fault.GetCode(), "reason": fmt.Sprintf("%.200s", fault.GetMessage()),
 	}).Warn("A gateway refuses a version, it will be offered again")
 }
+
+// told tells of a gateway that wants some tenants only.
+func (s *Server) told(g *gateway, p protocol, a *audience) {
+	names := slices.Sorted(maps.Keys(a.tenants))
+	s.cfg.Log.WithFields(logrus.Fields{
+		"gateway": g.name, "protocol": p.String(), "tenants": fmt.Sprintf("%.500q", names[:min(len(names), shownTenants)]), "of": len(names),
+	}).Info("A gateway asks for some tenants only")
+}
+
+// shownTenants is how many tenants of a gateway are logged.
+const shownTenants = 10

@@ -11,14 +11,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
 )
+
+// wayOut is what all services serve from. Of a stream's type URL nothing else is
+// served on it; resource.AnyType leaves it to the requests.
+type wayOut struct {
+	cache      *Cache
+	serve      func(str stream.Stream, typeURL string) error
+	serveDelta func(str stream.DeltaStream, typeURL string) error
+}
 
 // rtds is the service that Choreo Connect's enforcers know.
 type rtds struct {
 	keymgtservice.UnimplementedRevokedTokenDiscoveryServiceServer
-	cache *Cache
-	serve func(str stream.Stream, typeURL string) error
+	wayOut
 }
 
 // StreamTokens serves one enforcer, state of the world.
@@ -29,31 +37,60 @@ func (r rtds) StreamTokens(str keymgtservice.RevokedTokenDiscoveryService_Stream
 // FetchTokens answers one chunk after the request's version_info. The caller
 // repeats it until the version stands still.
 func (r rtds) FetchTokens(ctx context.Context, req *discovery.DiscoveryRequest) (*discovery.DiscoveryResponse, error) {
-	if t := req.GetTypeUrl(); t != "" && t != TypeURL {
-		return nil, status.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s", t, TypeURL)
-	}
-	return r.cache.fetch(ctx, req.GetVersionInfo())
+	return r.cache.fetch(ctx, tokens, req)
 }
 
-// fetch answers one chunk after a version. A version that this replica has not
-// reached yet is answered with itself, and nothing.
-func (c *Cache) fetch(ctx context.Context, version string) (*discovery.DiscoveryResponse, error) {
-	position, err := c.position(ctx, version)
+// ruleService serves rules to clients that use no aggregated stream.
+type ruleService struct {
+	revocationv1.UnimplementedRuleDiscoveryServiceServer
+	wayOut
+}
+
+// StreamRules serves one client, state of the world.
+func (r ruleService) StreamRules(str revocationv1.RuleDiscoveryService_StreamRulesServer) error {
+	return r.serve(str, RuleTypeURL)
+}
+
+// DeltaRules serves one client, incrementally.
+func (r ruleService) DeltaRules(str revocationv1.RuleDiscoveryService_DeltaRulesServer) error {
+	return r.serveDelta(str, RuleTypeURL)
+}
+
+// FetchRules is FetchTokens for rules.
+func (r ruleService) FetchRules(ctx context.Context, req *discovery.DiscoveryRequest) (*discovery.DiscoveryResponse, error) {
+	return r.cache.fetch(ctx, rules, req)
+}
+
+// fetch answers one chunk after the request's version. A version that this
+// replica has not reached yet, or after which nothing of what is asked for has
+// changed, is answered with itself, so that who repeats it comes to an end.
+func (c *Cache) fetch(ctx context.Context, k kind, req *discovery.DiscoveryRequest) (*discovery.DiscoveryResponse, error) {
+	if t := req.GetTypeUrl(); t != "" && t != k.url() {
+		return nil, status.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s", t, k.url())
+	}
+	to, err := audienceOf(req.GetNode())
 	if err != nil {
 		return nil, err
 	}
-	s := c.log.Snapshot()
-	if position > s.Version() {
-		return &discovery.DiscoveryResponse{VersionInfo: version, TypeUrl: TypeURL}, nil
+	position, err := c.position(ctx, req.GetVersionInfo(), to)
+	if err != nil {
+		return nil, err
 	}
-	return c.chunk(s, position, sotw, c.now()).response(), nil
+	s, same := c.log.Snapshot(), &discovery.DiscoveryResponse{VersionInfo: req.GetVersionInfo(), TypeUrl: k.url()}
+	if position > 0 && position >= k.newest(s) {
+		return same, nil
+	}
+	answer := c.chunk(s, position, memoKey{kind: k, form: sotw}, to, c.now())
+	if position > 0 && to != nil && answer.entries == 0 {
+		return same, nil
+	}
+	return answer.response(), nil
 }
 
 // ads is the aggregated service, both protocols.
 type ads struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	serve      func(str stream.Stream, typeURL string) error
-	serveDelta func(str stream.DeltaStream, typeURL string) error
+	wayOut
 }
 
 // StreamAggregatedResources serves one client, state of the world.
@@ -69,7 +106,8 @@ func (a ads) DeltaAggregatedResources(str discovery.AggregatedDiscoveryService_D
 // discoveryService says whether a method is one of xDS. Health and reflection
 // end as they do.
 func discoveryService(method string) bool {
-	return strings.HasPrefix(method, "/"+keymgtservice.RevokedTokenDiscoveryService_ServiceDesc.ServiceName+"/") ||
+	return strings.HasPrefix(method, "/"+revocationv1.RuleDiscoveryService_ServiceDesc.ServiceName+"/") ||
+		strings.HasPrefix(method, "/"+keymgtservice.RevokedTokenDiscoveryService_ServiceDesc.ServiceName+"/") ||
 		strings.HasPrefix(method, "/"+discovery.AggregatedDiscoveryService_ServiceDesc.ServiceName+"/")
 }
 

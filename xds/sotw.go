@@ -20,6 +20,12 @@ import (
 // allows for every type but listeners and clusters.
 type sotwStream struct {
 	streamBase
+	topics [kinds]*sotwTopic
+}
+
+// sotwTopic is one type of resources on the stream.
+type sotwTopic struct {
+	topic
 	byName bool   // asked by name, and no answer to a wildcard was ACKed since
 	whole  bool   // the response in flight answers a wildcard
 	named  uint64 // version at which every name asked for was answered whole
@@ -27,8 +33,17 @@ type sotwStream struct {
 
 // serveSotw serves a stream until it ends.
 func (s *Server) serveSotw(ctx context.Context, str stream.Stream, typeURL string) error {
-	st := &sotwStream{streamBase: s.newStream(str.Context(), sotw)} //nolint:contextcheck // ctx is the server's life, this the stream's
+	st := &sotwStream{streamBase: s.newStream(str.Context(), sotw, typeURL)} //nolint:contextcheck // ctx is the server's life, this the stream's
 	return sotwserver.NewServer(ctx, st, st).StreamHandler(str, typeURL)
+}
+
+// topic is that of a type which open has let in.
+func (st *sotwStream) topic(typeURL string) *sotwTopic {
+	k, _ := kindOf(typeURL)
+	if st.topics[k] == nil {
+		st.topics[k] = &sotwTopic{topic: topic{streamBase: &st.streamBase, kind: k}}
+	}
+	return st.topics[k]
 }
 
 // OnStreamOpen, OnStreamRequest, OnStreamResponse and OnStreamClosed are
@@ -38,19 +53,21 @@ func (st *sotwStream) OnStreamOpen(context.Context, int64, string) error { retur
 // OnStreamRequest runs before go-control-plane compares nonces, so the nonce is
 // compared here as well: a late answer says nothing about the last response.
 func (st *sotwStream) OnStreamRequest(_ int64, req *discovery.DiscoveryRequest) error {
-	if err := st.open(req.GetNode(), req.GetTypeUrl()); err != nil {
+	k, err := st.open(req.GetNode(), req.GetTypeUrl())
+	if err != nil {
 		return err
 	}
-	st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail())
-	if st.answered == acked && st.whole {
-		st.byName = false
+	t := st.topic(k.url())
+	t.answered = t.answer(req.GetResponseNonce(), req.GetErrorDetail())
+	if t.answered == acked && t.whole {
+		t.byName = false
 	}
 	return nil
 }
 
 // OnStreamResponse notes what was sent, by its nonce.
 func (st *sotwStream) OnStreamResponse(_ context.Context, _ int64, _ *discovery.DiscoveryRequest, resp *discovery.DiscoveryResponse) {
-	st.sent(resp.GetNonce())
+	st.topic(resp.GetTypeUrl()).sent(resp.GetNonce())
 }
 
 // OnStreamClosed forgets the stream.
@@ -64,10 +81,14 @@ func (st *sotwStream) CreateDeltaWatch(*cache.DeltaRequest, cache.Subscription, 
 // CreateWatch answers the request at once, or parks it until there is an
 // answer.
 func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, responses chan cache.Response) (func(), error) {
+	return st.topic(req.GetTypeUrl()).watch(req, sub, responses)
+}
+
+func (st *sotwTopic) watch(req *cache.Request, sub cache.Subscription, responses chan cache.Response) (func(), error) {
 	if len(sub.SubscribedResources()) > maxNames {
 		return nil, errManyNames
 	}
-	position, err := st.cache.position(st.ctx, req.GetVersionInfo())
+	position, err := st.cache.position(st.ctx, req.GetVersionInfo(), st.audience)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +96,7 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 		st: st, req: req, sub: sub, responses: responses, claim: position, position: position,
 		greet: !st.begun, live: true,
 	}
+	w.wait = st.waits(false)
 	if !sub.IsWildcard() {
 		st.byName = true
 	} else if st.byName { // of the rest nothing is known, whatever the version says
@@ -98,7 +120,7 @@ func (st *sotwStream) CreateWatch(req *cache.Request, sub cache.Subscription, re
 // channel for each, with room for one response.
 type sotwWatch struct {
 	parking
-	st        *sotwStream
+	st        *sotwTopic
 	req       *cache.Request
 	sub       cache.Subscription
 	responses chan cache.Response
@@ -126,7 +148,7 @@ func (w *sotwWatch) serve(s *revocation.Snapshot, now time.Time) bool {
 	if !w.live {
 		return true
 	}
-	if w.timed && !w.patience.over(s.Version(), now) {
+	if w.timed && !w.patience.over(w.st.kind.newest(s), now) {
 		return false
 	}
 	resp := w.response(s, now)
@@ -140,23 +162,34 @@ func (w *sotwWatch) serve(s *revocation.Snapshot, now time.Time) bool {
 
 // response is the answer at s, or nil while there is none.
 func (w *sotwWatch) response(s *revocation.Snapshot, now time.Time) cache.Response {
-	if max(w.claim, w.position) > s.Version() { // the hub has it, this replica not yet
+	ahead := max(w.claim, w.position) > s.Version() // the hub has it, this replica not yet
+	if w.wait = w.st.waits(ahead); ahead {
 		return nil
 	}
 	if !w.sub.IsWildcard() {
 		return w.named(s, now)
 	}
-	if w.position == s.Version() && !w.greet {
+	if w.position >= w.st.kind.newest(s) && !w.greet {
 		return nil
 	}
-	c := w.st.cache.chunk(s, w.position, sotw, now)
+	c := w.st.chunk(s, w.position, now)
+	if c.entries == 0 && w.st.audience != nil && !w.greet { // it was of other tenants
+		w.pass(c)
+		return nil
+	}
 	return &sotwResponse{st: w.st, req: w.req, chunk: c}
+}
+
+// pass moves the position past what the client needs not be told of.
+func (w *sotwWatch) pass(c *chunk) {
+	w.position = c.to
+	w.st.gw.ack(w.st.kind, c.to)
 }
 
 // sotwResponse is a chunk on its way to one stream. The nonce is written into
 // the message that it makes, so that only the resources are shared.
 type sotwResponse struct {
-	st    *sotwStream
+	st    *sotwTopic
 	req   *cache.Request
 	chunk *chunk
 	names map[string]string

@@ -258,6 +258,23 @@ func TestWhichDomainsAreServed(t *testing.T) {
 			c.follow(head)
 			return c.held
 		}},
+		{"StreamTokens of a tenant", func(t *testing.T, w *world, _ uint64) map[string]int64 {
+			t.Helper()
+			c := w.open(t, streamTokens)
+			c.send(&discovery.DiscoveryRequest{Node: nodeOf(t.Name(), "a")})
+			c.accept()
+			return c.held
+		}},
+		{"FetchTokens", func(t *testing.T, w *world, _ uint64) map[string]int64 {
+			t.Helper()
+			held := map[string]int64{}
+			for _, resp := range fetch(t, w, "") {
+				for _, token := range tokens(t, resp.GetResources()) {
+					held[token.GetJti()] = token.GetExpirytime()
+				}
+			}
+			return held
+		}},
 		{"delta", func(t *testing.T, w *world, head uint64) map[string]int64 {
 			t.Helper()
 			c := w.delta(t)

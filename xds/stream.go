@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -30,13 +31,24 @@ const (
 )
 
 // streamBase is what streams of both protocols know. It belongs to the stream's
-// own goroutine.
+// own goroutine; what the first request settles, others may read afterwards.
 type streamBase struct {
-	ctx    context.Context //nolint:containedctx // the stream's own, for calls that go-control-plane makes without one
-	server *Server
-	cache  *Cache
-	form   protocol
-	gw     *gateway
+	ctx     context.Context //nolint:containedctx // the stream's own, for calls that go-control-plane makes without one
+	server  *Server
+	cache   *Cache
+	form    protocol
+	typeURL string // of all that is served on it; "": the request says which
+
+	gw       *gateway
+	audience *audience
+	opened   [kinds]bool
+}
+
+// topic is what a stream knows of one type of resources. Aggregated streams
+// carry several, each with its own version and nonce.
+type topic struct {
+	*streamBase
+	kind kind
 
 	begun    bool // the first response was sent
 	answered answer
@@ -48,35 +60,73 @@ type streamBase struct {
 	nonce    string // of inFlight
 }
 
-func (s *Server) newStream(ctx context.Context, form protocol) streamBase {
-	return streamBase{ctx: ctx, server: s, cache: &s.cache, form: form}
+func (s *Server) newStream(ctx context.Context, form protocol, typeURL string) streamBase {
+	return streamBase{ctx: ctx, server: s, cache: &s.cache, form: form, typeURL: typeURL}
 }
 
 // open checks the type and, at the first request, finds out whose stream it is.
-func (st *streamBase) open(node *core.Node, typeURL string) error {
-	if typeURL != TypeURL {
-		return grpcstatus.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s", typeURL, TypeURL)
+func (st *streamBase) open(node *core.Node, typeURL string) (kind, error) {
+	typeURL = cmp.Or(typeURL, st.typeURL)
+	k, known := kindOf(typeURL)
+	if !known || st.typeURL != "" && typeURL != st.typeURL {
+		return 0, grpcstatus.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s",
+			typeURL, cmp.Or(st.typeURL, TypeURL+" and "+RuleTypeURL))
 	}
-	if st.gw == nil {
-		st.gw = st.server.gateways.join(identity(st.ctx, node), st.form)
+	if st.gw != nil {
+		if err := st.audience.stays(node); err != nil {
+			return 0, err
+		}
+	} else if err := st.meet(node); err != nil {
+		return 0, err
+	}
+	if !st.opened[k] {
+		st.opened[k] = true
+		st.server.gateways.want(st.gw, k, 1)
+	}
+	return k, nil
+}
+
+// meet takes what the first request says of the gateway.
+func (st *streamBase) meet(node *core.Node) (err error) {
+	if st.audience, err = audienceOf(node); err != nil {
+		return err
+	}
+	st.gw = st.server.gateways.join(identity(st.ctx, node), st.form, st.audience)
+	if st.audience != nil {
+		st.server.told(st.gw, st.form, st.audience)
 	}
 	return nil
 }
 
 func (st *streamBase) close() {
-	if st.gw != nil {
-		st.server.gateways.leave(st.gw, st.form)
+	if st.gw == nil {
+		return
 	}
+	for k, opened := range st.opened {
+		if opened {
+			st.server.gateways.want(st.gw, kind(k), -1) // one of kinds
+		}
+	}
+	st.server.gateways.leave(st.gw, st.form, st.audience)
+}
+
+// waits is what the next watch of the topic waits for at s, which the client is
+// ahead of or not. Rules may wait for long.
+func (st *topic) waits(ahead bool) wait {
+	if st.kind == rules && !ahead {
+		return forRules
+	}
+	return forVersions
 }
 
 // sent notes that what was queued leaves under nonce.
-func (st *streamBase) sent(nonce string) {
+func (st *topic) sent(nonce string) {
 	st.begun, st.inFlight, st.nonce = true, st.queued, nonce
 	st.server.metrics.pushed(st.form, st.inFlight)
 }
 
 // answer takes what a request says about the response in flight.
-func (st *streamBase) answer(nonce string, fault *status.Status) answer {
+func (st *topic) answer(nonce string, fault *status.Status) answer {
 	c := st.inFlight
 	if c == nil || nonce != st.nonce {
 		return unrelated
@@ -84,7 +134,7 @@ func (st *streamBase) answer(nonce string, fault *status.Status) answer {
 	st.inFlight, st.nonce = nil, ""
 	if fault == nil {
 		st.refusals = 0
-		st.gw.ack(c.to)
+		st.gw.ack(st.kind, c.to)
 		st.server.metrics.acked(c, st.cache.now())
 		return acked
 	}
@@ -102,10 +152,10 @@ type patience struct {
 	earliest, retry time.Time
 }
 
-func (st *streamBase) patience() patience {
+func (st *topic) patience() patience {
 	now := st.cache.now()
 	return patience{
-		version:  st.cache.current.Load().Version(),
+		version:  st.kind.newest(st.cache.current.Load()),
 		earliest: now.Add(minBackOff),
 		retry:    now.Add(min(maxBackOff, minBackOff<<min(st.refusals, 16))),
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,8 +86,10 @@ type world struct {
 	result  error // of Run, after stopped
 
 	mu      sync.Mutex
-	version uint64           // appended last
-	live    map[string]int64 // what is revoked, by its name: the expiry in milliseconds
+	version uint64            // appended last
+	live    map[string]int64  // what is revoked, by its name: the expiry in milliseconds
+	rules   map[string]int64  // the same of rules: what was issued before it is revoked
+	tenants map[string]string // of all that was ever put
 }
 
 // start serves an empty log on a free port until the test ends. Configure
@@ -95,7 +98,7 @@ func start(t *testing.T, configure ...func(*xds.Config)) *world {
 	t.Helper()
 	w := &world{
 		t: t, log: revocation.NewLog(grace), clock: newClock(), metrics: prometheus.NewRegistry(),
-		stopped: make(chan struct{}), version: 1000, live: map[string]int64{},
+		stopped: make(chan struct{}), version: 1000, live: map[string]int64{}, rules: map[string]int64{}, tenants: map[string]string{},
 	}
 	w.log.Publish(w.version)
 	logger, hook := logrustest.NewNullLogger()
@@ -161,8 +164,13 @@ func (w *world) put(changes ...revocation.Revocation) uint64 {
 		if err := w.log.Append(w.version, r); err != nil {
 			w.t.Error(err)
 		}
+		w.tenants[r.Name()] = r.Tenant
 		switch {
-		case r.Domain == revocation.DomainRefresh || r.Domain == revocation.DomainRule:
+		case r.Domain == revocation.DomainRefresh:
+		case r.Domain == revocation.DomainRule && r.State == revocation.Revoked:
+			w.rules[r.Name()] = r.Before
+		case r.Domain == revocation.DomainRule:
+			delete(w.rules, r.Name())
 		case r.State == revocation.Revoked:
 			w.live[r.Name()] = r.Expiry
 		default:
@@ -202,6 +210,22 @@ func (w *world) truth() map[string]int64 {
 	return truth
 }
 
+// ruleTruth is truth for rules: until when what they match was issued. None of
+// them expires in these tests.
+func (w *world) ruleTruth() map[string]int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.rules)
+}
+
+// theirs says whether what is called name is told to who asks for tenants.
+func (w *world) theirs(name string, tenants []string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tenant := w.tenants[name]
+	return len(tenants) == 0 || tenant == "" || slices.Contains(tenants, tenant)
+}
+
 func gone(expiry, now int64) bool {
 	return expiry != revocation.Never && expiry+grace.Milliseconds() <= now
 }
@@ -216,6 +240,25 @@ func revoked(name string, expiry time.Time) revocation.Revocation {
 func approved(name string) revocation.Revocation {
 	r := revoked(name, later)
 	r.State = revocation.Approved
+	return r
+}
+
+// rule is one that covers what was issued before a time, in milliseconds.
+func rule(key string, before int64) revocation.Revocation {
+	r := ofDomain(revocation.DomainRule, key)
+	r.Before = before
+	return r
+}
+
+func withdrawn(key string) revocation.Revocation {
+	r := rule(key, 1)
+	r.State = revocation.Approved
+	return r
+}
+
+// of is r as a tenant's.
+func of(tenant string, r revocation.Revocation) revocation.Revocation {
+	r.Tenant = tenant
 	return r
 }
 

@@ -12,8 +12,8 @@ import (
 
 // What goes out is encoded once for all streams and carried by each response as
 // bytes that protobuf appends as they are. The field numbers are those of
-// envoy.service.discovery.v3, google.protobuf and RevokedToken; a test compares
-// the bytes with what protobuf makes of the messages themselves.
+// envoy.service.discovery.v3, google.protobuf, RevokedToken and Rule; a test
+// compares the bytes with what protobuf makes of the messages themselves.
 const (
 	fieldResources protowire.Number = 2 // of both responses
 	fieldRemoved   protowire.Number = 6 // of DeltaDiscoveryResponse
@@ -29,6 +29,12 @@ const (
 	fieldJTI    protowire.Number = 1 // of RevokedToken
 	fieldExpiry protowire.Number = 2
 
+	fieldClaim      protowire.Number = 1 // of Rule
+	fieldValue      protowire.Number = 2
+	fieldBefore     protowire.Number = 3
+	fieldRuleExpiry protowire.Number = 4
+	fieldTenant     protowire.Number = 5
+
 	fieldSeconds protowire.Number = 1 // of Duration
 	fieldNanos   protowire.Number = 2
 )
@@ -36,14 +42,14 @@ const (
 // response makes a message of its own for a stream: go-control-plane writes the
 // nonce into it.
 func (c *chunk) response() *discovery.DiscoveryResponse {
-	r := &discovery.DiscoveryResponse{VersionInfo: c.text, TypeUrl: TypeURL}
+	r := &discovery.DiscoveryResponse{VersionInfo: c.text, TypeUrl: c.kind.url()}
 	r.ProtoReflect().SetUnknown(c.wire)
 	return r
 }
 
 // deltaResponse is response for the other protocol.
 func (c *chunk) deltaResponse() *discovery.DeltaDiscoveryResponse {
-	r := &discovery.DeltaDiscoveryResponse{SystemVersionInfo: c.text, TypeUrl: TypeURL}
+	r := &discovery.DeltaDiscoveryResponse{SystemVersionInfo: c.text, TypeUrl: c.kind.url()}
 	r.ProtoReflect().SetUnknown(c.wire)
 	return r
 }
@@ -57,28 +63,25 @@ func sizeField(field protowire.Number, value int) int {
 	return protowire.SizeTag(field) + protowire.SizeBytes(value)
 }
 
-// appendAny appends a RevokedToken in an Any, as a field.
-func appendAny(b []byte, field protowire.Number, name []byte, expiry int64) []byte {
-	millis := uint64(expiry) // two's complement is the wire form
-	token := sizeField(fieldJTI, len(name)) + protowire.SizeTag(fieldExpiry) + protowire.SizeVarint(millis)
+// appendAny appends the message of a change in an Any, as a field.
+func (k kind) appendAny(b []byte, field protowire.Number, c revocation.Change, name []byte) []byte {
+	url, size := k.url(), k.size(c, name)
 	b = protowire.AppendTag(b, field, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(sizeField(fieldAnyType, len(TypeURL))+sizeField(fieldAnyValue, token)))
+	b = protowire.AppendVarint(b, uint64(sizeField(fieldAnyType, len(url))+sizeField(fieldAnyValue, size)))
 	b = protowire.AppendTag(b, fieldAnyType, protowire.BytesType)
-	b = protowire.AppendString(b, TypeURL)
+	b = protowire.AppendString(b, url)
 	b = protowire.AppendTag(b, fieldAnyValue, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(token))
-	b = appendBytes(b, fieldJTI, name)
-	b = protowire.AppendTag(b, fieldExpiry, protowire.VarintType)
-	return protowire.AppendVarint(b, millis)
+	b = protowire.AppendVarint(b, uint64(size))
+	return k.append(b, c, name)
 }
 
-// appendResource appends a token as delta clients get it, with the time that it
+// appendResource appends a change as delta clients get it, with the time that it
 // has left: they forget it by themselves.
 func (e *encoder) appendResource(b []byte, c revocation.Change, name []byte) []byte {
 	var inner [perToken + 2*revocation.MaxKey]byte
 	r := protowire.AppendTag(inner[:0], fieldResourceVersion, protowire.BytesType)
 	r = protowire.AppendString(r, strconv.FormatUint(c.Version, 10))
-	r = appendAny(r, fieldResourceAny, name, c.Expiry)
+	r = e.chunk.kind.appendAny(r, fieldResourceAny, c, name)
 	r = appendBytes(r, fieldResourceName, name)
 	if c.Lifetime != revocation.Forever {
 		var ttl [24]byte

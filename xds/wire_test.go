@@ -38,7 +38,7 @@ func TestResponsesAreWhatProtobufMakes(t *testing.T) {
 		raw := rawResponse(t, w, discovery.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName,
 			&discovery.DiscoveryRequest{TypeUrl: xds.TypeURL})
 		resp := new(discovery.DiscoveryResponse)
-		if n := entries(t, raw, resp, 2, func(i int) proto.Message { return resp.GetResources()[i] }); n != 8 {
+		if n := entries(t, raw, resp, func(i int) proto.Message { return resp.GetResources()[i] }); n != 8 {
 			t.Errorf("%d tokens, want 8", n)
 		}
 		for _, r := range resp.GetResources() {
@@ -51,7 +51,7 @@ func TestResponsesAreWhatProtobufMakes(t *testing.T) {
 		raw := rawResponse(t, w, discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName,
 			&discovery.DeltaDiscoveryRequest{TypeUrl: xds.TypeURL})
 		resp := new(discovery.DeltaDiscoveryResponse)
-		if n := entries(t, raw, resp, 2, func(i int) proto.Message { return resp.GetResources()[i] }); n != 8 {
+		if n := entries(t, raw, resp, func(i int) proto.Message { return resp.GetResources()[i] }); n != 8 {
 			t.Errorf("%d tokens, want 8", n)
 		}
 		if n := len(resp.GetRemovedResources()); n != 2 {
@@ -82,13 +82,14 @@ func rawResponse(t *testing.T, w *world, method string, request proto.Message) [
 	return response
 }
 
-// entries reads raw into resp, compares the bytes of each message in a repeated
-// field with what protobuf makes of it, and returns how many those are.
-func entries(t *testing.T, raw []byte, resp proto.Message, field protowire.Number, entry func(i int) proto.Message) (n int) {
+// entries reads raw into resp, compares the bytes of each of its resources with
+// what protobuf makes of it, and returns how many those are.
+func entries(t *testing.T, raw []byte, resp proto.Message, entry func(i int) proto.Message) (n int) {
 	t.Helper()
 	if err := proto.Unmarshal(raw, resp); err != nil {
 		t.Fatal(err)
 	}
+	const resources = 2 // in both responses
 	known(t, resp)
 	if size := proto.Size(resp); size != len(raw) {
 		t.Errorf("%d bytes, protobuf needs %d", len(raw), size)
@@ -99,7 +100,7 @@ func entries(t *testing.T, raw []byte, resp proto.Message, field protowire.Numbe
 		if value < 0 {
 			t.Fatal(protowire.ParseError(value))
 		}
-		if number == field {
+		if number == resources {
 			inner, _ := protowire.ConsumeBytes(rest[size:])
 			sameBytes(t, inner, entry(n))
 			n++

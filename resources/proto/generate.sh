@@ -31,4 +31,5 @@ cp "$(command -v protoc)" "$tmp/protoc"
 	--include_imports --descriptor_set_out=resources/proto/revocation-adapter.binpb \
 	wso2/discovery/keymgt/revoked_token.proto \
 	wso2/discovery/service/keymgt/rtds.proto \
-	revocation/v1/record.proto
+	revocation/v1/record.proto \
+	revocation/v1/rule.proto
