@@ -24,6 +24,9 @@ func (r *replica) openSources(intake *messaging.Intake, hub *messaging.Hub) ([]f
 	parts = append(parts, listener.Run)
 	measures := messaging.NewSyncMetrics(r.metrics)
 	if r.cfg.ControlPlane.URL == "" {
+		if len(r.cfg.AMQP.Brokers) > 0 {
+			r.log.Warn("What is published while a broker is away is not learnt: there is no control_plane.url to read it from")
+		}
 		return parts, nil
 	}
 	sync, err := r.fullSync(intake, measures)

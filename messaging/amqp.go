@@ -75,7 +75,7 @@ func NewAMQP(cfg AMQPConfig, intake *Intake, report *Report) (*AMQP, error) {
 // Run takes events until ctx ends, connecting again for ever. What was taken is
 // stored first.
 func (a *AMQP) Run(ctx context.Context) error {
-	for server, failures := 0, 0; ; {
+	for server, tries, failures := 0, 0, 0; ; {
 		s := a.cfg.Servers[server]
 		began := time.Now()
 		err := a.serve(ctx, s)
@@ -89,8 +89,9 @@ func (a *AMQP) Run(ctx context.Context) error {
 			failures = 0
 		}
 		pause := pauseAfter(failures, cmp.Or(s.Pause, amqpFirstPause))
-		if failures++; failures%max(s.Tries, 1) == 0 {
-			server = (server + 1) % len(a.cfg.Servers)
+		failures++
+		if tries++; tries >= s.Tries {
+			server, tries = (server+1)%len(a.cfg.Servers), 0
 		}
 		select {
 		case <-time.After(pause):

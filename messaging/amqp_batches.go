@@ -9,9 +9,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// amqpBatchBytes bounds a batch: one event may list ten thousand tokens.
+const amqpBatchBytes = 1 << 20
+
 // amqpBatch is events that are stored together.
 type amqpBatch struct {
 	messages []Message
+	bytes    int           // of them all
 	last     uint64        // delivery tag of the newest
 	stored   chan struct{} // closed when all of it is, or is buried
 }
@@ -55,7 +59,7 @@ func (a *AMQP) take(ctx, live context.Context, channel *amqp091.Channel, deliver
 func gatherAMQP(first amqp091.Delivery, deliveries <-chan amqp091.Delivery) *amqpBatch {
 	b := &amqpBatch{stored: make(chan struct{})}
 	b.add(first)
-	for len(b.messages) < MaxBatch {
+	for len(b.messages) < MaxBatch && b.bytes < amqpBatchBytes {
 		select {
 		case d, open := <-deliveries:
 			if !open {
@@ -70,7 +74,7 @@ func gatherAMQP(first amqp091.Delivery, deliveries <-chan amqp091.Delivery) *amq
 }
 
 func (b *amqpBatch) add(d amqp091.Delivery) {
-	b.last = d.DeliveryTag
+	b.last, b.bytes = d.DeliveryTag, b.bytes+len(d.Body)
 	b.messages = append(b.messages, Message{
 		Source: SourceAMQP, Subject: SubjectRevocation, Data: d.Body, At: time.Now(),
 	})
