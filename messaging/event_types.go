@@ -247,6 +247,16 @@ func (e Event) expires(d Dating) (int64, revocation.Lifetime) {
 type payload map[string]json.RawMessage
 
 func payloadOf(data []byte) (payload, error) {
+	var whole map[string]map[string]payload
+	if json.Unmarshal(data, &whole) == nil && whole["event"]["payloadData"] != nil {
+		return whole["event"]["payloadData"], nil
+	}
+	return payloadBeside(data)
+}
+
+// payloadBeside reads an envelope in which other members stand beside those that
+// count, and says what is wrong with one that is none.
+func payloadBeside(data []byte) (payload, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	var envelope map[string]json.RawMessage
 	if err := dec.Decode(&envelope); err != nil {

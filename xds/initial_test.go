@@ -145,7 +145,7 @@ func TestHeldVersionsAheadOfThisReplicaAreWaitedFor(t *testing.T) {
 			ResourceNamesSubscribe: []string{"b", "gone"}, InitialResourceVersions: map[string]string{"b": "1002", "gone": "5"},
 		})
 		client.change([]string{"*"}, nil)
-		client.quiet(50 * time.Millisecond)
+		client.quiet(time.Second) // until it is surely read
 		w.revoke("a", "b")
 		client.gets([]string{"a", "b"}, []string{"gone"})
 	})
@@ -171,7 +171,7 @@ func TestHeldVersionsAheadOfThisReplicaAreWaitedFor(t *testing.T) {
 			ResourceNamesSubscribe: []string{"*", "a"}, InitialResourceVersions: map[string]string{"a": "1001", "b": "1002"},
 		})
 		client.change(nil, []string{"a"})
-		client.quiet(50 * time.Millisecond)
+		client.quiet(time.Second) // until it is surely read
 		w.revoke("b")
 		client.gets([]string{"a"}, nil)
 	})
