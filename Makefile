@@ -59,7 +59,7 @@ generated: ## fail if generate changes, adds or removes a file
 check: lint test generated ## all that a change must pass, with short fuzzing
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
-bench: ## measure speed and memory against the targets, in under 10 minutes
+bench: ## measure speed and memory against the targets, in about 12 minutes
 	go run ./integration/bench
 
 chaos: ## break a NATS cluster and three replicas for DURATION, and tell what was lost
