@@ -78,8 +78,9 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "adapter",
 		Short: "Tells API gateways which tokens are revoked",
-		Long: `The adapter listens for token- and API-key-revocation events on a NATS hub,
-orders them into one log, and serves it over xDS to every gateway.
+		Long: `The adapter takes revocations of tokens and API keys from a NATS hub, from the
+broker of a WSO2 API Manager or by HTTP, orders them into one log, and serves it
+over xDS to every gateway.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
 3 hub or adapter out of reach or refusing, 4 not found.`,
