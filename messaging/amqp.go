@@ -44,7 +44,7 @@ const (
 
 // How its broker is read.
 const (
-	amqpPrefetch  = 8000 // messages that are not acknowledged
+	amqpPrefetch  = 2000 // messages that are not acknowledged
 	amqpTimeout   = 10 * time.Second
 	amqpHeartbeat = 10 * time.Second // a broker that is silent for three of them is lost
 	amqpClose     = time.Second

@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -29,11 +30,11 @@ func (a *AMQP) take(ctx, live context.Context, channel *amqp091.Channel, deliver
 	defer context.AfterFunc(live, func() { time.AfterFunc(stopTimeout, giveUp) })()
 	var workers, acker, pump errgroup.Group
 	workers.SetLimit(a.cfg.Workers)
-	atHand := make(chan amqp091.Delivery, amqpPrefetch) // the broker delivers no more at a time
+	atHand := make(chan delivered, amqpPrefetch) // the broker delivers no more at a time
 	pump.Go(func() error {
 		defer close(atHand)
 		for d := range deliveries {
-			atHand <- d
+			atHand <- delivered{d, time.Now()}
 		}
 		return nil
 	})
@@ -55,8 +56,14 @@ func (a *AMQP) take(ctx, live context.Context, channel *amqp091.Channel, deliver
 	return acker.Wait()
 }
 
+// delivered is a delivery and when it came: it may wait long for room.
+type delivered struct {
+	amqp091.Delivery
+	at time.Time
+}
+
 // gatherAMQP returns a delivery and what else is at hand: a lone one never waits.
-func gatherAMQP(first amqp091.Delivery, deliveries <-chan amqp091.Delivery) *amqpBatch {
+func gatherAMQP(first delivered, deliveries <-chan delivered) *amqpBatch {
 	b := &amqpBatch{stored: make(chan struct{})}
 	b.add(first)
 	for len(b.messages) < MaxBatch && b.bytes < amqpBatchBytes {
@@ -73,10 +80,10 @@ func gatherAMQP(first amqp091.Delivery, deliveries <-chan amqp091.Delivery) *amq
 	return b
 }
 
-func (b *amqpBatch) add(d amqp091.Delivery) {
+func (b *amqpBatch) add(d delivered) {
 	b.last, b.bytes = d.DeliveryTag, b.bytes+len(d.Body)
 	b.messages = append(b.messages, Message{
-		Source: SourceAMQP, Subject: SubjectRevocation, Data: d.Body, At: time.Now(),
+		Source: SourceAMQP, Subject: SubjectRevocation, Data: d.Body, At: d.at,
 	})
 }
 
@@ -119,6 +126,7 @@ func acknowledge(ctx context.Context, channel *amqp091.Channel, batches <-chan *
 		select {
 		case <-b.stored:
 		case <-ctx.Done():
+			failed = cmp.Or(failed, ctx.Err()) // one acknowledgement is for all before it
 			continue
 		}
 		if failed != nil {

@@ -213,17 +213,14 @@ func (e Event) Revocation(d Dating) revocation.Revocation {
 }
 
 // time is when the event happened, in microseconds since the epoch: never after
-// it came; 0: not known.
+// it came; 0: not known. What a list says overturns nothing, though its rules have
+// a time: the clock that made it may be ahead.
 func (e Event) time(d Dating) int64 {
-	if e.Happened > 0 {
-		came := d.Came
-		if came.IsZero() {
-			came = d.At
-		}
-		return min(e.Happened, came.UnixMilli()) * 1000
-	}
-	if d.Came.IsZero() {
+	switch {
+	case d.Came.IsZero():
 		return 0
+	case e.Happened > 0:
+		return min(e.Happened, d.Came.UnixMilli()) * 1000
 	}
 	return d.Came.UnixMicro()
 }

@@ -195,8 +195,8 @@ func TestRuleIsDated(t *testing.T) {
 	}{
 		{"it happened before it came", rule("sub=a", entityEvent, someTime), messaging.Dating{Came: came}, someTime * 1000, someTime + life.Milliseconds(), revocation.Dated},
 		{"it happens after it came", rule("sub=a", entityEvent, later), messaging.Dating{Came: came}, came.UnixMilli() * 1000, later + life.Milliseconds(), revocation.Dated},
-		{"in a list", rule("sub=a", entityEvent, someTime), messaging.Dating{}, someTime * 1000, someTime + life.Milliseconds(), revocation.Dated},
-		{"in a list from a clock that is ahead", rule("sub=a", entityEvent, later), messaging.Dating{}, came.UnixMilli() * 1000, later + life.Milliseconds(), revocation.Dated},
+		{"in a list", rule("sub=a", entityEvent, someTime), messaging.Dating{}, 0, someTime + life.Milliseconds(), revocation.Dated},
+		{"in a list from a clock that is ahead", rule("sub=a", entityEvent, later), messaging.Dating{}, 0, later + life.Milliseconds(), revocation.Dated},
 		{"ours", ours("sub=a", someTime), messaging.Dating{Came: came}, came.UnixMicro(), someTime + life.Milliseconds(), revocation.Dated},
 		{"ours with an expiry", until(ours("sub=a", someTime), later, revocation.Dated), messaging.Dating{Came: came}, came.UnixMicro(), later, revocation.Dated},
 		{"it is lifted", ours("sub=a", 0), messaging.Dating{Came: came}, came.UnixMicro(), came.Add(life).UnixMilli(), revocation.Dated},

@@ -17,6 +17,7 @@ const keptEvents = 4
 //     is seen first;
 //   - the expiry is the greatest ever seen, and so is the lifetime;
 //   - a rule covers what was issued before the latest time that any event named;
+//   - what two tenants say, or one and nobody, is of no tenant: it is told to all;
 //   - what has no time (a full sync) creates or extends, and never overturns.
 //
 // Both must be of the same key.
@@ -25,6 +26,9 @@ func Merge(a, b Revocation) Revocation {
 		a, b = b, a
 	}
 	merged := a // what else the record says is the greater of the two
+	if a.Tenant != b.Tenant {
+		merged.Tenant = "" // of more than one, or of nobody knows whom: it concerns all
+	}
 	merged.Expiry, merged.Lifetime = mergeExpiry(a, b)
 	merged.Before = max(a.Before, b.Before)
 	merged.Events = mergeEvents(a.statements(), b.statements())
@@ -38,7 +42,7 @@ func Merge(a, b Revocation) Revocation {
 
 // Equal says whether a and b are the same record.
 func Equal(a, b Revocation) bool {
-	return a.Domain == b.Domain && a.Digest == b.Digest && a.Expiry == b.Expiry && a.Lifetime == b.Lifetime &&
+	return a.Domain == b.Domain && a.Tenant == b.Tenant && a.Digest == b.Digest && a.Expiry == b.Expiry && a.Lifetime == b.Lifetime &&
 		a.Before == b.Before && a.Time == b.Time && a.State == b.State && a.describes(b) == 0 && slices.Equal(a.Events, b.Events)
 }
 
@@ -47,7 +51,6 @@ func Equal(a, b Revocation) bool {
 func (r Revocation) describes(other Revocation) int {
 	return cmp.Or(
 		cmp.Compare(r.Kind, other.Kind),
-		strings.Compare(r.Tenant, other.Tenant),
 		strings.Compare(r.Source, other.Source),
 		strings.Compare(r.Reason, other.Reason),
 		strings.Compare(r.Key, other.Key),

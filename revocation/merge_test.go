@@ -114,6 +114,37 @@ func TestMergeOfTwoIsCommutativeAndIdempotent(t *testing.T) {
 	}
 }
 
+// What concerns more than one tenant, or nobody knows whom, is told to all: no
+// tenant's gateway must miss it because another one revoked it too.
+func TestMergeHidesNothingFromATenant(t *testing.T) {
+	of := func(tenant string) revocation.Revocation {
+		return revocation.Revocation{Domain: revocation.DomainToken, Key: "j", State: revocation.Revoked, Time: 1, Expiry: 1, Lifetime: revocation.Dated, Tenant: tenant}
+	}
+	for _, tt := range []struct {
+		tenants []string
+		want    string
+	}{
+		{[]string{"acme", "acme"}, "acme"},
+		{[]string{"acme", "zeta"}, ""},
+		{[]string{"", "zeta"}, ""},
+		{[]string{"acme", "zeta", "acme"}, ""},
+	} {
+		merged := of(tt.tenants[0])
+		for _, tenant := range tt.tenants[1:] {
+			if got, other := revocation.Merge(merged, of(tenant)), revocation.Merge(of(tenant), merged); !revocation.Equal(got, other) {
+				t.Errorf("%v: %+v or %+v", tt.tenants, got, other)
+			}
+			merged = revocation.Merge(merged, of(tenant))
+		}
+		if merged.Tenant != tt.want {
+			t.Errorf("%v: of tenant %q, want %q", tt.tenants, merged.Tenant, tt.want)
+		}
+	}
+	if revocation.Equal(of("acme"), of("")) {
+		t.Error("a record that becomes everybody's is not written")
+	}
+}
+
 func TestMerge(t *testing.T) {
 	const hour = int64(3600_000)
 	at := func(state revocation.State, time int64, ids ...string) revocation.Revocation {

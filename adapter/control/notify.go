@@ -51,6 +51,8 @@ type notifier struct {
 	log    logrus.FieldLogger
 	secret [sha256.Size]byte // of this process: makes user and password comparable in constant time
 
+	checking sync.Mutex // held while credentials that are not remembered are looked at
+
 	mu      sync.Mutex
 	right   [sha256.Size]byte        // of what was right last: bcrypt is slow on purpose
 	failing map[string]*rate.Limiter // by address
@@ -104,11 +106,19 @@ func (n *notifier) authorised(w http.ResponseWriter, r *http.Request) bool {
 		from = r.RemoteAddr
 	}
 	if wait := n.wait(from); wait > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(wait))
-		n.refuse(w, http.StatusTooManyRequests, "too many wrong credentials from this address")
+		n.tooMany(w, wait)
 		return false
 	}
 	user, password, _ := r.BasicAuth()
+	if n.remembers(user, password) {
+		return true
+	}
+	n.checking.Lock() // one at a time: a wrong one counts before the next is looked at
+	defer n.checking.Unlock()
+	if wait := n.wait(from); wait > 0 {
+		n.tooMany(w, wait)
+		return false
+	}
 	if n.known(user, password) {
 		return true
 	}
@@ -119,17 +129,25 @@ func (n *notifier) authorised(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-func (n *notifier) known(user, password string) bool {
+func (n *notifier) tooMany(w http.ResponseWriter, wait int) {
+	w.Header().Set("Retry-After", strconv.Itoa(wait))
+	n.refuse(w, http.StatusTooManyRequests, "too many wrong credentials from this address")
+}
+
+// remembers says whether these are the credentials that were right before.
+func (n *notifier) remembers(user, password string) bool {
 	given := n.digest(user, password)
 	n.mu.Lock()
 	right := n.right
 	n.mu.Unlock()
-	if hmac.Equal(given[:], right[:]) {
-		return true
-	}
+	return hmac.Equal(given[:], right[:])
+}
+
+func (n *notifier) known(user, password string) bool {
 	if n.cfg.PasswordHash == "" {
-		return false
+		return n.remembers(user, password)
 	}
+	given := n.digest(user, password)
 	wrong := bcrypt.CompareHashAndPassword([]byte(n.cfg.PasswordHash), []byte(password))
 	u, want := n.digest(user, ""), n.digest(n.cfg.Username, "")
 	if !hmac.Equal(u[:], want[:]) || wrong != nil {
