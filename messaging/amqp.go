@@ -44,7 +44,9 @@ const (
 
 // How its broker is read.
 const (
-	amqpPrefetch  = 2000 // messages that are not acknowledged
+	// amqpPrefetch is how many messages are not acknowledged, whatever their size:
+	// the broker knows no other bound. With 2000 a fifth fewer come through.
+	amqpPrefetch  = 8000
 	amqpTimeout   = 10 * time.Second
 	amqpHeartbeat = 10 * time.Second // a broker that is silent for three of them is lost
 	amqpClose     = time.Second
