@@ -24,11 +24,12 @@ import (
 	"revocation-adapter/revocation"
 )
 
-// TestMain looks for goroutines that are left. A NATS server now and then leaves
-// those of a store that was removed while it was made.
+// TestMain looks for goroutines that are left. A NATS server that has stopped now
+// and then leaves one of a store that was removed or written at that moment.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
 }
 
