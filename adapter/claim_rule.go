@@ -26,6 +26,7 @@ func announceRule(cfg config.Rules, as announcing) (*announcement, error) {
 	a := &announcement{
 		Announcement: messaging.Announcement{EventID: nuid.Next(), Type: messaging.TypeClaimRule},
 		name:         "all with " + rule.Key(),
+		rule:         rule.Key(),
 	}
 	if as.subject == messaging.SubjectRevocation {
 		if a.before, err = issuedBefore(as.before); err != nil {

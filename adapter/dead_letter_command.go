@@ -71,7 +71,7 @@ func deadLetterShow(s *settings) *cobra.Command {
 		Short: "Show a dead letter whole",
 		Long: `Show a dead letter whole. An event that could not even be parsed is shown as it
 came, and may hold a token: take care where you paste it.`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: s.completeDeadLetter,
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := deadLetterNumber(args[0])
 			if err != nil {
@@ -130,11 +130,14 @@ This helps when the cause is gone: the event could not be stored, or the adapter
 of that time did not know its type. An event that is still not understood becomes
 a new dead letter: see 'adapter deadletter list' afterwards. An opaque token is
 revoked by its digest, and no event overturns what came after it.`,
-		Args: usage(which.args),
+		Args: usage(which.args), ValidArgsFunction: s.completeDeadLetters,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return s.withHub(func(conn *nats.Conn) error {
 				return which.each(c, conn, func(d messaging.DeadLetter) (string, error) {
 					sequence, err := messaging.Replay(c.Context(), conn, d)
+					if err == nil {
+						err = auditLetter(c, conn, d, messaging.AuditEntry{Action: "replay", Outcome: "replayed"})
+					}
 					return fmt.Sprintf("Replayed %d (stored as %d in %s)", d.Sequence, sequence, messaging.IngestStream), err
 				})
 			})
@@ -152,7 +155,7 @@ func deadLetterPurge(s *settings) *cobra.Command {
 		Short: "Remove dead letters for good",
 		Long: `Remove dead letters for good. What they asked for is then not done, unless it is
 published again.`,
-		Args: usage(which.args),
+		Args: usage(which.args), ValidArgsFunction: s.completeDeadLetters,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if age != 0 && !which.all || age < 0 {
 				return exitError{exitUsage, errors.New("--older-than must be positive, and needs --all")}
@@ -168,7 +171,11 @@ published again.`,
 func purgeDeadLetters(c *cobra.Command, conn *nats.Conn, which selection, age time.Duration) error {
 	if !which.all {
 		return which.each(c, conn, func(d messaging.DeadLetter) (string, error) {
-			return fmt.Sprint("Purged ", d.Sequence), messaging.RemoveDeadLetter(c.Context(), conn, d.Sequence)
+			err := messaging.RemoveDeadLetter(c.Context(), conn, d.Sequence)
+			if err == nil {
+				err = auditLetter(c, conn, d, messaging.AuditEntry{Action: "remove_deadletter", Outcome: "removed"})
+			}
+			return fmt.Sprint("Purged ", d.Sequence), err
 		})
 	}
 	var before time.Time
@@ -179,8 +186,15 @@ func purgeDeadLetters(c *cobra.Command, conn *nats.Conn, which selection, age ti
 	if err != nil {
 		return exitError{exitUnreachable, fmt.Errorf("purge the dead letters: %w; run the command again", err)}
 	}
-	_, err = fmt.Fprintln(c.OutOrStdout(), "Dead letters purged:", n)
-	return err
+	if _, err = fmt.Fprintln(c.OutOrStdout(), "Dead letters purged:", n); err != nil || n == 0 {
+		return err
+	}
+	return auditCommand(c, conn, messaging.AuditEntry{Action: "purge_deadletters", Outcome: "removed", Count: n})
+}
+
+func auditLetter(c *cobra.Command, conn *nats.Conn, d messaging.DeadLetter, e messaging.AuditEntry) error {
+	e.Target = strconv.FormatUint(d.Sequence, 10)
+	return auditCommand(c, conn, e)
 }
 
 // selection is the dead letters that the command line names.
@@ -234,6 +248,8 @@ func (w selection) each(c *cobra.Command, conn *nats.Conn, do func(messaging.Dea
 		case errors.Is(err, messaging.ErrIncomplete):
 			failed = append(failed, exitError{exitFailed, fmt.Errorf(
 				"%w; have it published again, then 'adapter deadletter purge %d'", err, d.Sequence)})
+		case errors.As(err, new(exitError)): // it is done, though it is not in the audit
+			return err
 		case err != nil:
 			return exitError{exitUnreachable, fmt.Errorf("%w; run the command again", err)}
 		default:

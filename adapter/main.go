@@ -95,11 +95,31 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
 	settings := &settings{path: &path}
 	root.AddCommand(
 		runCommand(settings),
-		revokeCommand(settings), approveCommand(settings), watchCommand(settings),
+		revokeCommand(settings), approveCommand(settings), watchCommand(settings), gatewaysCommand(settings),
+		explainCommand(settings), auditsCommand(settings), clientCommand(settings),
 		deadLetterCommand(settings), sourcesCommand(settings), hubCommand(settings), configCommand(settings), versionCommand(),
 	)
+	_ = root.MarkPersistentFlagFilename("config", "toml") // the flag exists
+	settings.completeFlags(root)
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() {
+			grouped(c)
+		}
+	}
 	coded(root)
 	return root
+}
+
+// grouped has a command that only holds others refuse what is none of them: a
+// script that misspells one must not be told that it went well.
+func grouped(c *cobra.Command) {
+	c.Args = usage(func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())
+		}
+		return nil
+	})
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // usage wraps cobra's complaints about arguments.

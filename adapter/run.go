@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +15,14 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"revocation-adapter/adapter/clients"
 	"revocation-adapter/adapter/control"
+	"revocation-adapter/adapter/issuers"
+	"revocation-adapter/adapter/memory"
+	"revocation-adapter/adapter/page"
 	"revocation-adapter/config"
+	"revocation-adapter/config/logformat"
+	"revocation-adapter/config/process"
 	"revocation-adapter/messaging"
 	"revocation-adapter/revocation"
 	"revocation-adapter/xds"
@@ -35,7 +40,7 @@ every gateway's stream then ends with UNAVAILABLE, so that it connects again.`,
 			if err != nil {
 				return err
 			}
-			log, err := newLogger(os.Stderr, cfg.Log.Level)
+			log, err := logformat.New(os.Stderr, cfg.Log.Level)
 			if err != nil {
 				return exitError{exitUsage, err}
 			}
@@ -46,11 +51,16 @@ every gateway's stream then ends with UNAVAILABLE, so that it connects again.`,
 
 // replica is the parts of a running adapter.
 type replica struct {
+	name        string // as long as the process lives
 	cfg         config.Config
 	log         *logrus.Logger
 	metrics     *prometheus.Registry
 	revocations *revocation.Log
 	sources     *messaging.Sources
+	clients     *clients.Registry
+	issuers     *issuers.Set
+	page        *page.Page
+	server      *xds.Server
 
 	hub  atomic.Pointer[hubParts]           // nil until the hub is open
 	sync atomic.Pointer[messaging.FullSync] // nil until then, and without a control plane
@@ -61,6 +71,8 @@ type hubParts struct {
 	hub      *messaging.Hub
 	follower *messaging.Follower
 	intake   *messaging.Intake
+	claims   *messaging.Claims
+	core     *control.Core
 }
 
 // How long a hub that failed is left alone: the first time, and at most, where it
@@ -74,9 +86,13 @@ const (
 // run serves until ctx ends. When the hub's log was written anew, or its store
 // failed, it begins again: every stream ends, and gateways come back.
 func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
+	name, err := messaging.ReplicaName()
+	if err != nil {
+		return err
+	}
 	for pause := beginAgainAfter; ; pause = min(2*pause, beginAgainAtMost) {
 		began := time.Now()
-		err := serve(ctx, cfg, log)
+		err := serve(ctx, name, cfg, log)
 		if !errors.Is(err, messaging.ErrRebased) && !errors.Is(err, messaging.ErrStoreFailed) {
 			return err
 		}
@@ -92,8 +108,9 @@ func run(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	}
 }
 
-// serve builds the parts, joins them, and returns when all have stopped.
-func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
+// serve builds the parts of the replica called name, joins them, and returns when
+// all have stopped.
+func serve(ctx context.Context, name string, cfg config.Config, log *logrus.Logger) error {
 	xdsListener, err := listen(cfg.XDS.Listen, "xds.listen")
 	if err != nil {
 		return err
@@ -113,31 +130,49 @@ func serve(ctx context.Context, cfg config.Config, log *logrus.Logger) error {
 	}
 
 	r := &replica{
-		cfg: cfg, log: log, metrics: prometheus.NewRegistry(),
+		name: name, cfg: cfg, log: log, metrics: prometheus.NewRegistry(),
 		revocations: revocation.NewLog(time.Duration(cfg.Revocation.Grace)),
 		sources:     messaging.NewSources(time.Now),
 	}
 	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		messaging.NewSourcesCollector(r.sources))
-	server, err := r.newServer()
-	if err != nil {
+	r.metrics.MustRegister(r.readiness()...)
+	if err := r.build(); err != nil {
 		return err
 	}
 	api := control.New(control.Config{
-		Status: r.status, Metrics: r.metrics, Sources: func() any { return r.sources.List() }, Notify: r.notify(), Log: log,
+		Status: r.status, Metrics: r.metrics, Sources: func() any { return r.sources.List() }, Notify: r.notify(),
+		API: r.newAPI(), Page: r.page.Register, Log: log,
 	})
 	log.WithFields(logrus.Fields{
-		"xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": buildVersion(),
+		"xds": xdsListener.Addr(), "control": controlListener.Addr(), "version": process.Version(),
 	}).Info("The adapter listens")
-	err = together(ctx,
+	err = process.Together(ctx,
 		r.followHub,
-		func(ctx context.Context) error { return server.Run(ctx, xdsListener) },
+		r.issuers.Run,
+		r.page.Run,
+		func(ctx context.Context) error { return r.server.Run(ctx, xdsListener) },
 		func(ctx context.Context) error { return api.Run(ctx, controlListener) },
 	)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		log.Info("The adapter has stopped")
 		return nil
 	}
+	return err
+}
+
+// build makes the parts that need no hub.
+func (r *replica) build() (err error) {
+	if r.server, err = r.newServer(); err != nil {
+		return err
+	}
+	if r.clients, err = newClients(r.cfg); err != nil {
+		return exitError{exitUsage, err}
+	}
+	if r.issuers, err = r.newIssuers(); err != nil {
+		return err
+	}
+	r.page, err = r.newPage()
 	return err
 }
 
@@ -164,17 +199,22 @@ func (r *replica) followHub(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.hub.Store(&hubParts{hub, follower, intake})
-	reading := gcReading
-	if cfg.Embedded != nil {
-		reading = gcReadingEmbedded
+	claims := messaging.NewClaims(follower)
+	core, runCore, err := r.newCore(hub, measures)
+	if err != nil {
+		return err
 	}
-	return together(ctx, follower.Run,
+	r.hub.Store(&hubParts{hub, follower, intake, claims, core})
+	reading := memory.Reading
+	if cfg.Embedded != nil {
+		reading = memory.ReadingEmbedded
+	}
+	return process.Together(ctx, follower.Run, claims.Run, runCore,
 		func(ctx context.Context) error { return hub.Guard(ctx, measures) },
 		func(ctx context.Context) error {
-			return after(ctx, follower.Complete(), func(ctx context.Context) error { return together(ctx, sources...) })
+			return after(ctx, follower.Complete(), func(ctx context.Context) error { return process.Together(ctx, sources...) })
 		},
-		func(ctx context.Context) error { return tuneMemory(ctx, reading, follower.Complete()) })
+		func(ctx context.Context) error { return memory.Tune(ctx, reading, follower.Complete()) })
 }
 
 // after runs a part once begin is closed. Events wait until the log is known:
@@ -188,28 +228,6 @@ func after(ctx context.Context, begin <-chan struct{}, run func(context.Context)
 	}
 }
 
-// How much garbage may collect, in percent of what lives. While the log is read
-// next to nothing lives, and there is much of it; more lives where the hub reads
-// its store in the same process. Afterwards a million records live, without a
-// pointer for the collector to follow, so that it may come often.
-const (
-	gcReading         = 400
-	gcReadingEmbedded = 200
-	gcServing         = 50
-)
-
-func tuneMemory(ctx context.Context, reading int, complete <-chan struct{}) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(reading))
-	select {
-	case <-complete:
-		debug.SetGCPercent(gcServing)
-		debug.FreeOSMemory()
-	case <-ctx.Done():
-	}
-	<-ctx.Done()
-	return ctx.Err()
-}
-
 func (r *replica) newServer() (*xds.Server, error) {
 	tlsConfig, err := serverTLS("xds.tls", r.cfg.XDS.TLS, r.log)
 	if err != nil {
@@ -217,7 +235,7 @@ func (r *replica) newServer() (*xds.Server, error) {
 	}
 	return xds.New(xds.Config{
 		Revocations: r.revocations, Grace: time.Duration(r.cfg.Revocation.Grace),
-		NotReady: r.notReady, Last: r.lastVersion,
+		NotReady: r.notReady, Last: r.lastVersion, Identity: r.identity, Complete: r.complete, Claims: r.claim,
 		Label: r.cfg.XDS.Label, TLS: tlsConfig,
 		MaxReceive: r.cfg.XDS.MaxReceiveBytes, MaxStreams: int64(r.cfg.XDS.MaxStreams),
 		Log: r.log, Metrics: r.metrics, Now: now,
@@ -244,6 +262,25 @@ func (r *replica) lastVersion(ctx context.Context) (uint64, error) {
 		return 0, errors.New("the hub is not open yet")
 	}
 	return parts.hub.LastVersion(ctx)
+}
+
+// identity is that of the hub's log, for streams, which are refused before the hub
+// is open.
+func (r *replica) identity() string {
+	if parts := r.hub.Load(); parts != nil {
+		return parts.hub.Identity()
+	}
+	return ""
+}
+
+// complete says up to which version the log holds everything that the hub had
+// stored at a time.
+func (r *replica) complete() (version uint64, at time.Time) {
+	if parts := r.hub.Load(); parts != nil {
+		c, _ := parts.follower.Confirmed()
+		return c.Version, c.Complete
+	}
+	return 0, time.Time{}
 }
 
 func (r *replica) status() control.Status {

@@ -35,13 +35,12 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger) (messaging.Config, err
 		VersionFile: filepath.Clean(cfg.Hub.Store) + ".version",
 		Limits: messaging.Limits{
 			MaxLive: cfg.Revocation.MaxLive, MaxPending: cfg.Hub.MaxPending, MaxPendingBytes: cfg.Hub.MaxPendingBytes,
+			MaxGrants: cfg.Grants.Max,
 		},
+		Audit: messaging.AuditLimits{MaxAge: time.Duration(cfg.Audit.Retention), MaxBytes: cfg.Audit.MaxBytes},
 		Grace: time.Duration(cfg.Revocation.Grace), UnknownLife: time.Duration(cfg.Revocation.UnknownLifetime),
 		PurgeInterval: time.Duration(cfg.Revocation.PurgeInterval),
-		Rules: messaging.Rules{
-			ClientClaim: cfg.Rules.ClientClaim, UserClaim: cfg.Rules.UserClaim, Claims: cfg.Rules.Claims,
-			MaxLifetime: time.Duration(cfg.Rules.MaxTokenLifetime),
-		},
+		Rules:         rules(cfg.Rules),
 		MaxDeliveries: uint64(cfg.Ingest.MaxDeliveries), Workers: cfg.Ingest.Workers,
 		Log: log, Now: now,
 	}
@@ -53,6 +52,12 @@ func hubConfig(cfg config.Config, log logrus.FieldLogger) (messaging.Config, err
 	tlsConfig, err := serverTLS("hub.tls", files, log)
 	m.Embedded = &messaging.EmbeddedConfig{Listen: cfg.Hub.Listen, Store: cfg.Hub.Store, TLS: tlsConfig}
 	return m, err
+}
+
+func rules(cfg config.Rules) messaging.Rules {
+	return messaging.Rules{
+		ClientClaim: cfg.ClientClaim, UserClaim: cfg.UserClaim, Claims: cfg.Claims, MaxLifetime: time.Duration(cfg.MaxTokenLifetime),
+	}
 }
 
 func externalHub(h config.Hub) messaging.ExternalConfig {
@@ -88,7 +93,8 @@ func dialHub(cfg config.Config) (*nats.Conn, error) {
 				"no operator key at %s: start the adapter once, and run this command in its directory or with its --config", ext.NKey)}
 		}
 	}
-	conn, err := messaging.Dial(ext, nats.Name("adapter command line"), nats.Timeout(2*time.Second))
+	conn, err := messaging.Dial(ext, nats.Name("adapter command line"), nats.Timeout(2*time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // each command says itself what failed
 	switch {
 	case errors.Is(err, messaging.ErrRefused), errors.Is(err, messaging.ErrConfig):
 		return nil, hubError(fmt.Errorf("connect to the hub at %s: %w", name, err))

@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
 
 	"revocation-adapter/adapter/control"
 	"revocation-adapter/config"
+	"revocation-adapter/config/basicauth"
+	"revocation-adapter/config/tlsfiles"
 	"revocation-adapter/messaging"
 )
 
@@ -40,7 +41,7 @@ func (r *replica) openSources(intake *messaging.Intake, hub *messaging.Hub) ([]f
 // fullSync reads the control plane.
 func (r *replica) fullSync(intake *messaging.Intake, measures *messaging.SyncMetrics) (*messaging.FullSync, error) {
 	cfg := r.cfg.ControlPlane
-	tlsConfig, err := clientTLS(config.HubTLS{CA: cfg.CA})
+	tlsConfig, err := tlsfiles.Client{CA: cfg.CA}.Config()
 	if err != nil {
 		return nil, exitError{exitUsage, fmt.Errorf("control_plane.ca: %w", err)}
 	}
@@ -81,7 +82,9 @@ func (r *replica) notify() *control.Notify {
 		return parts != nil && parts.hub.Connected()
 	})
 	return &control.Notify{
-		Username: cfg.Username, Password: string(cfg.Password), PasswordHash: string(cfg.PasswordHash),
+		Credentials: basicauth.Credentials{
+			Username: cfg.Username, Password: string(cfg.Password), PasswordHash: string(cfg.PasswordHash),
+		},
 		Take: func(ctx context.Context, body []byte) error {
 			parts := r.hub.Load()
 			if parts == nil || parts.follower.NotReady() != "" {
@@ -103,7 +106,7 @@ func (r *replica) amqpSources(intake *messaging.Intake) (parts []func(context.Co
 	if len(r.cfg.AMQP.Brokers) == 0 {
 		return nil, nil
 	}
-	tlsConfig, err := clientTLS(r.cfg.AMQP.TLS)
+	tlsConfig, err := tlsfiles.Client(r.cfg.AMQP.TLS).Config()
 	if err != nil {
 		return nil, exitError{exitUsage, fmt.Errorf("amqp.tls: %w", err)}
 	}
@@ -128,31 +131,10 @@ func (r *replica) amqpSources(intake *messaging.Intake) (parts []func(context.Co
 	return parts, nil
 }
 
-func amqpServers(u config.URL) (servers []messaging.AMQPServer, err error) {
+func amqpServers(u config.BrokerURL) (servers []messaging.AMQPServer, err error) {
 	brokers, err := u.Brokers()
 	for _, b := range brokers {
 		servers = append(servers, messaging.AMQPServer(b))
 	}
 	return servers, err
-}
-
-// clientTLS is the adapter's side of a connection that it makes.
-func clientTLS(files config.HubTLS) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if files.CA != "" {
-		roots, err := pool(files.CA)
-		if err != nil {
-			return nil, err
-		}
-		cfg.RootCAs = roots
-	}
-	if files.Cert == "" {
-		return cfg, nil
-	}
-	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s, key %s: %w", files.Cert, files.Key, err)
-	}
-	cfg.Certificates = []tls.Certificate{cert}
-	return cfg, nil
 }

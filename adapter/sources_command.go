@@ -13,14 +13,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"revocation-adapter/config"
 	"revocation-adapter/messaging"
 )
 
 // sourcesOptions are the flags of adapter sources.
 type sourcesOptions struct {
 	address string
-	tls     config.HubTLS
+	tls     tlsFlags
 	asJSON  bool
 }
 
@@ -45,9 +44,7 @@ last event came, how long events wait until they are stored, and its errors.`,
 	}
 	flags := c.Flags()
 	flags.StringVar(&o.address, "address", "", "the adapter's control port, host:port (default: control.listen of the configuration)")
-	flags.StringVar(&o.tls.CA, "ca", "", "PEM file that verifies the adapter's certificate; makes the connection TLS")
-	flags.StringVar(&o.tls.Cert, "cert", "", "PEM file of the client certificate")
-	flags.StringVar(&o.tls.Key, "key", "", "PEM file of the client certificate's key")
+	o.tls.add(flags)
 	flags.BoolVar(&o.asJSON, "json", false, "as JSON")
 	return c
 }
@@ -94,11 +91,11 @@ func (o *sourcesOptions) ask(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	page, transport := url.URL{Scheme: "http", Host: o.address, Path: path}, &http.Transport{}
-	if o.tls.CA != "" {
-		cfg, err := clientTLS(o.tls)
-		if err != nil {
-			return nil, exitError{exitUsage, err}
-		}
+	cfg, err := o.tls.config()
+	if err != nil {
+		return nil, exitError{exitUsage, err}
+	}
+	if cfg != nil {
 		page.Scheme, transport.TLSClientConfig = "https", cfg
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page.String(), nil)

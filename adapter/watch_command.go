@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,10 +21,11 @@ import (
 
 // watchOptions are the flags of adapter watch.
 type watchOptions struct {
-	address, protocol, from, node, ca, cert, key string
-	tenants                                      []string
-	asJSON, rules                                bool
-	count                                        int
+	address, protocol, from, node string
+	tls                           tlsFlags
+	tenants                       []string
+	asJSON, rules                 bool
+	count                         int
 }
 
 func watchCommand(s *settings) *cobra.Command {
@@ -59,9 +59,7 @@ asks for rules as well, on the same stream.`,
 	flags.BoolVar(&o.rules, "rules", false, "rules too; --protocol is delta then, or sotw")
 	flags.StringSliceVar(&o.tenants, "tenants", nil, "only what is of these tenants, separated by commas, or of none (default: of all)")
 	flags.StringVar(&o.node, "node", "adapter-watch", "instance identifier to appear under")
-	flags.StringVar(&o.ca, "ca", "", "PEM file that verifies the adapter's certificate; makes the connection TLS")
-	flags.StringVar(&o.cert, "cert", "", "PEM file of the client certificate")
-	flags.StringVar(&o.key, "key", "", "PEM file of the client certificate's key")
+	o.tls.add(flags)
 	flags.BoolVar(&o.asJSON, "json", false, "one JSON object per response")
 	flags.IntVar(&o.count, "count", 0, "leave after this many responses (default: never)")
 	return c
@@ -136,23 +134,12 @@ func (o *watchOptions) opener() (func(context.Context, *watcher) error, error) {
 }
 
 func (o *watchOptions) credentials() (credentials.TransportCredentials, error) {
-	if o.ca == "" {
-		if o.cert != "" || o.key != "" {
-			return nil, errors.New("--cert and --key need --ca, without which the connection is plaintext")
-		}
-		return insecure.NewCredentials(), nil
-	}
-	roots, err := pool(o.ca)
+	cfg, err := o.tls.config()
 	if err != nil {
 		return nil, err
 	}
-	cfg := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if o.cert != "" {
-		cert, err := tls.LoadX509KeyPair(o.cert, o.key)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Certificates = []tls.Certificate{cert}
+	if cfg == nil {
+		return insecure.NewCredentials(), nil
 	}
 	return credentials.NewTLS(cfg), nil
 }

@@ -10,7 +10,22 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"revocation-adapter/config/strict"
 )
+
+// BrokerURL is a connection string of API-M, with its passwords. It prints and
+// marshals without them; a conversion to string gives the whole.
+type BrokerURL string
+
+// String masks as URL does, which keeps nothing of the options.
+func (u BrokerURL) String() string { return URL(u).String() }
+
+// Format prints what String returns.
+func (u BrokerURL) Format(state fmt.State, _ rune) { strict.Show(state, u.String()) }
+
+// MarshalText is String.
+func (u BrokerURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // Broker is one server of API-M's broker.
 type Broker struct {
@@ -43,7 +58,7 @@ var (
 //
 // A connectdelay is in seconds in the first, in milliseconds in the second. Its
 // & and ' may be escaped as in a file of API-M. Other options are ignored.
-func (u URL) Brokers() ([]Broker, error) {
+func (u BrokerURL) Brokers() ([]Broker, error) {
 	var all []Broker
 	for _, text := range splitBrokers(string(u)) {
 		some, err := brokersOf(text)
@@ -144,7 +159,7 @@ func (b *Broker) at(server, query string, unit time.Duration) error {
 	} else {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	}
-	if !isHost(host) || !isPort(port) {
+	if !strict.IsHost(host) || !strict.IsPort(port) {
 		return errBrokerServer
 	}
 	b.Address = net.JoinHostPort(host, port)
@@ -174,9 +189,9 @@ func brokerOption(query, name string) string {
 	return cmp.Or(found[1], found[2])
 }
 
-// maskedBrokers is what Brokers understood of a connection string, which it
+// Masked is what Brokers understood of a connection string, which it
 // reads again: nothing but the passwords is lost.
-func (u URL) maskedBrokers() string {
+func (u BrokerURL) Masked() string {
 	brokers, err := u.Brokers()
 	if err != nil {
 		return u.String()
@@ -199,4 +214,4 @@ func (b Broker) String() string {
 }
 
 // Format prints what String returns.
-func (b Broker) Format(state fmt.State, _ rune) { show(state, b.String()) }
+func (b Broker) Format(state fmt.State, _ rune) { strict.Show(state, b.String()) }

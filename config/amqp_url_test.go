@@ -20,7 +20,7 @@ func TestAMQPBrokers(t *testing.T) {
 	carbon2 := with(carbon, func(b *config.Broker) { b.Address = "h2:5673" })
 	secured := with(one, func(b *config.Broker) { b.TLS, b.Address = true, "h1:8672" })
 	cases := map[string]struct {
-		text config.URL
+		text config.BrokerURL
 		want []config.Broker
 	}{
 		"one":              {"amqp://u:p@h1:5672", []config.Broker{one}},
@@ -80,7 +80,7 @@ func TestAMQPBrokers(t *testing.T) {
 }
 
 func TestSourcesAreChecked(t *testing.T) {
-	brokers := func(u ...config.URL) change { return func(c *config.Config) { c.AMQP.Brokers = u } }
+	brokers := func(u ...config.BrokerURL) change { return func(c *config.Config) { c.AMQP.Brokers = u } }
 	plane := func(u config.URL) change { return func(c *config.Config) { c.ControlPlane.URL = u } }
 	const beyond = "plaintext beyond loopback: use "
 	const server = "amqp.brokers[0]: must be amqp://user:password@host:port, with retries and connectdelay as numbers between quotes, is "
@@ -90,7 +90,7 @@ func TestSourcesAreChecked(t *testing.T) {
 	}{
 		"AMQP on this machine":  {brokers("amqp://u:p@127.0.0.1:5672", "amqp://u:p@localhost?retries='5'"), ""},
 		"AMQP over TLS":         {brokers("amqps://u:p@broker", "amqp://u:p@c/v?brokerlist='ssl://broker:8672'"), ""},
-		"AMQP insecure":         {func(c *config.Config) { c.AMQP.Brokers, c.AMQP.Insecure = []config.URL{"amqp://broker"}, true }, ""},
+		"AMQP insecure":         {func(c *config.Config) { c.AMQP.Brokers, c.AMQP.Insecure = []config.BrokerURL{"amqp://broker"}, true }, ""},
 		"AMQP plaintext":        {brokers("amqp://u:p@broker"), "amqp.brokers[0]: " + beyond + "amqps:// or ssl://, or set amqp.insecure = true"},
 		"AMQP plaintext second": {brokers("amqps://b", "amqps://c,amqp://broker"), "amqp.brokers[1]: " + beyond + "amqps:// or ssl://, or set amqp.insecure = true"},
 		"AMQP plaintext list":   {brokers("amqps://u:p@c/v?brokerlist='tcp://broker:1'"), "amqp.brokers[0]: " + beyond + "amqps:// or ssl://, or set amqp.insecure = true"},

@@ -1,13 +1,27 @@
 // Package config is the adapter's configuration: one TOML file over defaults.
 //
-// Read refuses unknown keys and reports all faults at once, each by its key.
-// $env{NAME} in a string value is replaced by the environment variable; where
-// an error shows such a value, it shows it as the file has it. No error and no
-// output of the package holds a secret. It opens the named files, to see that
-// they can be read, and nothing else.
+// Package strict reads it: unknown keys are refused and all faults are reported at
+// once, each by its key. No error and no output of the package holds a secret.
 package config
 
-import "time"
+import (
+	"io"
+	"time"
+
+	"revocation-adapter/config/strict"
+	"revocation-adapter/config/tlsfiles"
+)
+
+type (
+	// Duration is written as time.ParseDuration reads it.
+	Duration = strict.Duration
+	// Secret prints and marshals as a mask.
+	Secret = strict.Secret
+	// URL prints and marshals without its password.
+	URL = strict.URL
+	// ServerTLS holds paths of PEM files. Without Cert a listener is plaintext.
+	ServerTLS = tlsfiles.Server
+)
 
 // The values of hub.mode.
 const (
@@ -35,8 +49,18 @@ type Config struct {
 	Notify Notify `toml:"notify"`
 	// XDS is the section [xds].
 	XDS XDS `toml:"xds"`
+	// Receipts is the section [receipts].
+	Receipts Receipts `toml:"receipts"`
 	// Control is the section [control].
 	Control Control `toml:"control"`
+	// Clients are the sections [[clients]].
+	Clients []Client `toml:"clients"`
+	// Issuers are the sections [[issuers]].
+	Issuers []Issuer `toml:"issuers"`
+	// Grants is the section [grants].
+	Grants Grants `toml:"grants"`
+	// Audit is the section [audit].
+	Audit Audit `toml:"audit"`
 }
 
 // Log says what is logged.
@@ -143,24 +167,21 @@ type XDS struct {
 	TLS ServerTLS `toml:"tls"`
 }
 
-// Control is the side that operators connect to: health, metrics, commands.
-type Control struct {
-	// Listen is the host:port for operators; port 0 takes a free one.
-	Listen string `toml:"listen"`
-	// Insecure allows plaintext beyond loopback.
-	Insecure bool `toml:"insecure"`
-	// TLS is the section [control.tls].
-	TLS ServerTLS `toml:"tls"`
+// Receipts says what is remembered of gateways.
+type Receipts struct {
+	// Memory is how long a gateway that is gone is listed as unreachable.
+	Memory Duration `toml:"memory"`
 }
 
-// ServerTLS holds paths of PEM files. Without Cert a listener is plaintext.
-type ServerTLS struct {
-	// Cert is the certificate with its chain.
-	Cert string `toml:"cert"`
-	// Key is the private key of Cert.
-	Key string `toml:"key"`
-	// ClientCA, when set, makes client certificates mandatory and verifies them.
-	ClientCA string `toml:"client_ca"`
+// Load reads the file at path with the process's environment, checks it and the
+// files it names. The error names path and holds every fault.
+func Load(path string) (Config, error) { return strict.Load(path, Default()) }
+
+// Read reads TOML over the defaults and checks the outcome, without looking at
+// the files it names. The environment is asked through env, in the manner of
+// os.LookupEnv. The error joins every fault.
+func Read(source io.Reader, env func(string) (string, bool)) (Config, error) {
+	return strict.Read(source, env, Default())
 }
 
 // Default is the configuration of an empty file.
@@ -195,6 +216,9 @@ func Default() Config {
 			MaxReceiveBytes: 4 << 20,
 			MaxStreams:      20_000,
 		},
-		Control: Control{Listen: "127.0.0.1:9843"},
+		Receipts: Receipts{Memory: Duration(10 * time.Minute)},
+		Control:  Control{Listen: "127.0.0.1:9843", RequestsPerSecond: 1000, MaxBodyBytes: 16 << 20},
+		Grants:   Grants{Max: 2_000_000},
+		Audit:    Audit{Retention: Duration(400 * 24 * time.Hour), MaxBytes: 1 << 30},
 	}
 }

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -26,7 +27,35 @@ func TestDocumentedKeys(t *testing.T) {
 	}
 	compareKeys(t, document, defaults)
 	for key, value := range defaults {
-		checkDefault(t, key+" = "+value)
+		list, field, _ := strings.Cut(key, ".")
+		switch list {
+		case "clients":
+			checkListDefault(t, list, field+" = "+value, `id = "a"`, `secret_hash = "`+someHash+`"`, `roles = ["revoke"]`)
+		case "issuers":
+			checkListDefault(t, list, field+" = "+value, `name = "a"`, `jwks = ["keys.json"]`)
+		default:
+			checkDefault(t, key+" = "+value)
+		}
+	}
+}
+
+const someHash = "$2a$04$VBVXvNqEr1mQOkDNRQVDjeHbrTT2MbTHmQ5KzDnhPF6dB5T2bq7dG"
+
+// checkListDefault: an entry with the documented default of a key is one without
+// it, faulty or not.
+func checkListDefault(t *testing.T, list, setting string, required ...string) {
+	t.Helper()
+	name, _, _ := strings.Cut(setting, " = ")
+	text := "[[" + list + "]]\n"
+	for _, line := range required {
+		if !strings.HasPrefix(line, name+" = ") {
+			text += line + "\n"
+		}
+	}
+	without, err := read(text)
+	with, other := read(text + setting + "\n")
+	if fmt.Sprint(err) != fmt.Sprint(other) || fmt.Sprintf("%+v", without) != fmt.Sprintf("%+v", with) {
+		t.Errorf("%s.%s is not the default: %v, without it %v", list, setting, other, err)
 	}
 }
 
@@ -35,7 +64,7 @@ func TestDocumentedSections(t *testing.T) {
 	section := ""
 	for line := range strings.Lines(content(t, document)) {
 		if name, ok := strings.CutPrefix(line, "## ["); ok {
-			section = strings.TrimSuffix(strings.TrimSpace(name), "]")
+			section = strings.Trim(strings.TrimSpace(name), "[]")
 		}
 		if key, ok := strings.CutPrefix(line, "| `"); ok {
 			key, _, _ = strings.Cut(key, "`")
@@ -92,7 +121,23 @@ func TestExampleFileExplainsEveryKey(t *testing.T) {
 		}
 		before = line
 	}
+	for _, key := range keys("", reflect.TypeFor[config.Config]()) {
+		if list, field, _ := strings.Cut(key, "."); list == "clients" || list == "issuers" {
+			if strings.Contains(content(t, example), "\n#   "+field+" = ") {
+				found[key] = "shown as an example"
+			}
+		}
+	}
 	compareKeys(t, example, found)
+}
+
+// What the file shows of lists is read as it stands.
+func TestExampleEntriesAreRead(t *testing.T) {
+	text := regexp.MustCompile(`(?m)^#   `).ReplaceAllString(content(t, example), "")
+	got, err := read(text)
+	if err != nil || len(got.Clients) != 1 || len(got.Issuers) != 1 {
+		t.Errorf("%v: %+v %+v", err, got.Clients, got.Issuers)
+	}
 }
 
 func compareKeys(t *testing.T, file string, found map[string]string) {
@@ -125,9 +170,12 @@ func keys(prefix string, section reflect.Type) []string {
 	for i := range section.NumField() {
 		field := section.Field(i)
 		key := prefix + field.Tag.Get("toml")
-		if field.Type.Kind() == reflect.Struct {
+		switch {
+		case field.Type.Kind() == reflect.Struct:
 			all = append(all, keys(key+".", field.Type)...)
-		} else {
+		case field.Type.Kind() == reflect.Slice && field.Type.Elem().Kind() == reflect.Struct:
+			all = append(all, keys(key+".", field.Type.Elem())...)
+		default:
 			all = append(all, key)
 		}
 	}

@@ -125,6 +125,42 @@ func TestValidateRefuses(t *testing.T) {
 	}
 }
 
+// What a client or an issuer may not be, each fault by its key.
+func TestValidateRefusesClientsAndIssuers(t *testing.T) {
+	client := config.Client{ID: "a", SecretHash: someHash, Roles: []string{config.RoleRevoke}}
+	issuer := config.Issuer{Name: "i", JWKS: []config.URL{"https://a/jwks"}}
+	for want, change := range map[string]func(*config.Client, *config.Issuer){
+		`clients[0].id: must be 1 to 128 printable ASCII characters without a space or a colon, is "a:b"`: func(c *config.Client, _ *config.Issuer) { c.ID = "a:b" },
+		"clients[0].secret_hash: is required: adapter client add prints one":                              func(c *config.Client, _ *config.Issuer) { c.SecretHash = "" },
+		"clients[0].secret_hash: must be bcrypt of the password, such as htpasswd -B prints":              func(c *config.Client, _ *config.Issuer) { c.SecretHash = "hunter2" },
+		"clients[0].roles: must be some of revoke, revoke_any, approve, grants, apim:api_key, operator, is []": func(c *config.Client, _ *config.Issuer) {
+			c.Roles = nil
+		},
+		`clients[0].roles[0]: must be one of revoke, revoke_any, approve, grants, apim:api_key, operator, is "king"`: func(c *config.Client, _ *config.Issuer) {
+			c.Roles = []string{"king"}
+		},
+		"clients[0].max_body_bytes: must be from 4096 to 268435456, is 1":  func(c *config.Client, _ *config.Issuer) { c.MaxBodyBytes = 1 },
+		"issuers[0].name: is required: the claim iss of its tokens":        func(_ *config.Client, i *config.Issuer) { i.Name = "" },
+		"issuers[0].jwks: is required: files or https:// URLs of its keys": func(_ *config.Client, i *config.Issuer) { i.JWKS = nil },
+		"issuers[0].jwks[0]: plaintext beyond loopback: use https://":      func(_ *config.Client, i *config.Issuer) { i.JWKS = []config.URL{"http://a/jwks"} },
+		"issuers[0].refresh: must be from 10s to 24h, is 1s":               func(_ *config.Client, i *config.Issuer) { i.Refresh = config.Duration(time.Second) },
+	} {
+		cfg := config.Default()
+		c, i := client, issuer
+		change(&c, &i)
+		cfg.Clients, cfg.Issuers = []config.Client{c}, []config.Issuer{i}
+		if err := cfg.Validate(); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	cfg := config.Default()
+	cfg.Clients, cfg.Issuers = []config.Client{client, client}, []config.Issuer{issuer, issuer}
+	const twice = "clients[1].id: must be different for every client, is \"a\"\nissuers[1].name: must be different for every issuer, is \"i\""
+	if err := cfg.Validate(); err == nil || err.Error() != twice {
+		t.Errorf("twice: %v", err)
+	}
+}
+
 func TestValidateRefusesOfExternalHub(t *testing.T) {
 	server := func(u config.URL) change { return external(func(c *config.Config) { c.Hub.URLs = []config.URL{u} }) }
 	scheme, only := "hub.urls[0]: must be nats:// or tls://, is ", "hub.urls[0]: must be scheme://host:port and nothing more, is "

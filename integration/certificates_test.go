@@ -135,7 +135,7 @@ func TestCertificatesChange(t *testing.T) {
 // tlsLines counts what the log says of TLS files, once for each port.
 func (a *adapter) tlsLines(level string) (n int) {
 	for line := range strings.Lines(a.log.String()) {
-		if strings.Contains(line, " "+level+" [tls_files.go:") {
+		if strings.Contains(line, " "+level+" [") && strings.Contains(line, "[tlsfiles.look]") {
 			n++
 		}
 	}

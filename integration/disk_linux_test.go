@@ -7,6 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 )
 
 // smallDisk mounts a disk of a few megabytes until the test ends.
@@ -71,6 +76,10 @@ func TestFullDisk(t *testing.T) {
 		return code == 3 && strings.Contains(errOut, "the disk of the hub is full")
 	})
 	connectGateway(t, a, rtds, "").awaits(t, append(stored, "before")...)
+	claims, oneTime := revocationv1.NewClaimServiceClient(a.dial(t, nil)), claimOf("one-time")
+	if _, err := claims.Claim(t.Context(), oneTime); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("a claim, on a full disk: %v", err)
+	}
 
 	free()
 	eventually(t, "publishing goes on by itself", func() bool {
@@ -78,6 +87,9 @@ func TestFullDisk(t *testing.T) {
 		return code == 0
 	})
 	g.awaits(t, append(stored, "before", "after")...)
+	if got := claimAnywhere(t, oneTime, claims); got != granted {
+		t.Errorf("the claim, once there is space, is %s", got)
+	}
 	if v := a.version(t); v <= version {
 		t.Errorf("version %d, not beyond %d", v, version)
 	}

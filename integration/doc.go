@@ -41,4 +41,29 @@
 //	37 RulesReachGateways        a rule reaches who asks for rules, on a stream of its own or beside tokens, and nobody else
 //	38 TenantsAskedFor           who asks for some tenants gets what is theirs and what is of none
 //	39 BatchIsOneResponse        what is stored as one batch comes to a gateway as one response
+//	40 ClaimedOnce              of any number of claims of a one-time token, at any adapters, one is granted
+//	41 RevokedCallIsRejected    a call through nginx with a revoked token, in any place that carries one, gets 401; approved again it passes
+//	42 RulesAreEnforced         a rule rejects what was issued before, and nothing that was issued later
+//	43 EnforcerKeepsEnforcing   without an adapter, restarted or killed, an enforcer rejects what it knew
+//	44 NothingPassesBeforeTheSet  an enforcer without a complete set lets nothing pass, and is not ready
+//	45 StaleIsAPolicy           while nobody confirms that the set is complete, the operator's word counts, and the metric says so
+//	46 EnforcerFailsOver        an enforcer goes to the next adapter and goes on where it was
+//	47 OneTimeExactlyOnce       of 1,600 simultaneous calls at eight gateways one passes, in every round
+//	48 OneTimeRoutes            a token is used up on its route and nowhere else, in whatever spelling, and not while nobody can tell
+//	49 ExtAuthz                 Envoy is told what it needs to reject a call
+//	50 CaddyExample             Caddy with our example rejects a revoked call, whatever a client says of where it calls
+//	51 ReceiptOfARevocation     adapter revoke --wait says which gateways have it, and adapter gateways who is behind or gone
+//	52 DashboardQueries         every query of the Grafana dashboard is answered by a Prometheus that looks at real processes
+//	53 AlertRules               no alert fires while all is well, and those whose cause is made do
+//	54 BulkFile                 a hundred thousand tokens of a file are revoked once each, by a command that is killed and interrupted
+//	55 Completion               bash offers commands, values and dead letters
+//	56 ReceiptWithoutOneOfThreeAdapters  of an adapter that is paused or killed the gateways are unreachable, and the others are told of
+//	57 RevokeOverHTTP           one call by RFC 7009 reaches gateways on every protocol, and is there after kill -9
+//	58 CascadeOverHTTP          a refresh token falls with its access token, and no gateway is told of it
+//	59 ListGoesOnAfterAKill     a list that a kill interrupts is finished by the same call
+//	60 ReceiptsOverReplicas     Prefer: wait tells of the gateways of every replica
+//	61 ClientsOfTheHub          a client of the hub may call any replica at once, and none once it is removed
+//	62 AuditIsKept              who did what is there after a kill, and no token is in it
+//	63 PageOfTheAdapter         in a real browser an operator signs in, revokes, and sees the receipt arrive
+//	64 ControlWithoutTheHub     without its hub the control API answers 503, and nothing is lost silently
 package integration

@@ -221,13 +221,13 @@ var (
 		"$JS.API.META.LEADER.STEPDOWN", "$JS.API.SERVER.REMOVE", "$JS.API.DIRECT.GET.REVOCATIONS",
 		"$JS.API.CONSUMER.CREATE.INGEST.spy", "$JS.API.CONSUMER.MSG.NEXT.INGEST.adapter",
 		"$JS.API.CONSUMER.DELETE.INGEST.adapter", "$JS.API.CONSUMER.PAUSE.INGEST.adapter",
-		"$JS.ACK.INGEST.adapter.1.1.1.1.0", "$JS.FC.x", "$JSC.R.x", "$NRG.x", "$KV.x.y", "$O.x.y",
+		"$JS.ACK.INGEST.adapter.1.1.1.1.0", "$JS.FC.x", "$JSC.R.x", "$NRG.x", "$KV.x.y", "$KV.GATEWAYS.replica.x", "adapter.receipt", "adapter.gateways", "$SRV.PING", "$O.x.y",
 		"$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.ACCOUNT.HUB.CONNECT",
 		"$SYS.REQ.CLAIMS.UPDATE", "$SYS.DEBUG.SUBSCRIBERS", "$G.x", "$MQTT.x",
 	}
 	forbiddenSubscriptions = []string{
 		">", "*", "*.>", "tokenRevocation", "tokenApproval", "tokenIssued", "tokenRevocation.>", "revoked.>", "deadletter.>",
-		"_INBOX", "_R_.>", "$JS.>", "$JS.API.>", "$JS.EVENT.>", "$JS.ACK.>", "$JSC.>", "$SYS.>", "$NRG.>", "$KV.>",
+		"_INBOX", "_R_.>", "$JS.>", "$JS.API.>", "$JS.EVENT.>", "$JS.ACK.>", "$JSC.>", "$SYS.>", "$NRG.>", "$KV.>", "$SRV.>", "adapter.>",
 	}
 )
 

@@ -270,6 +270,7 @@ var tourMasks = []struct {
 	{regexp.MustCompile(`- \[[\w.]+\] \[-\] The `), "- [FUNCTION] [-] The "}, // only the event and cache lines promise theirs
 	{regexp.MustCompile(`\(event \w{22},`), "(event ID,"},
 	{regexp.MustCompile(`version=\S+ xds=`), "version=BUILD xds="},
+	{regexp.MustCompile(`"took_ms":\d+`), `"took_ms":MS`},
 	{regexp.MustCompile(`[ \r]+(\n|$)`), "$1"},
 }
 

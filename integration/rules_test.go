@@ -3,6 +3,8 @@ package integration_test
 import (
 	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +86,30 @@ func TestRevokeByClaim(t *testing.T) {
 	a.awaitEvents(t, "rule", "stored", 2)
 	if _, list, _ := a.run(t, "deadletter", "list"); !strings.Contains(list, "No dead letters.") {
 		t.Errorf("dead letters: %s", list)
+	}
+}
+
+// A token, a rule and the tokens of a file may be a tenant's.
+func TestRevokeForATenant(t *testing.T) {
+	a := startAdapter(t)
+	file := filepath.Join(t.TempDir(), "tokens.txt")
+	if err := os.WriteFile(file, []byte("listed-1\nlisted-2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"single"}, {"--claim", "sub=alice"}, {"--file", file}} {
+		a.command(t, append([]string{"revoke", "--tenant", "carbon.super"}, args...)...)
+	}
+	for _, name := range []string{"single", "sub=alice", "listed-1", "listed-2"} {
+		eventually(t, name+" is carbon.super's", func() bool {
+			_, out, _ := a.run(t, "explain", name)
+			return strings.Contains(out, "carbon.super")
+		})
+	}
+	for _, args := range [][]string{{"single"}, {"--file", file}} {
+		code, _, errOut := a.run(t, append([]string{"revoke", "--tenant", strings.Repeat("x", 129)}, args...)...)
+		if code != 2 || !strings.Contains(errOut, "--tenant is longer than 128 bytes") {
+			t.Errorf("%v: exit %d, %s", args, code, errOut)
+		}
 	}
 }
 

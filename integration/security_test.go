@@ -119,13 +119,21 @@ func TestOpaqueTokenNowhere(t *testing.T) {
 	}
 	g.mu.Unlock()
 	a.stop(t)
-	err := filepath.WalkDir(a.dir, func(path string, d fs.DirEntry, err error) error {
+	notInFiles(t, a.dir, secret)
+}
+
+// notInFiles fails if a text is in the clear in a file of a folder.
+func notInFiles(t *testing.T, dir string, texts ...string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte(secret)) {
-			t.Errorf("the opaque token is in the clear in %s", path)
+		for _, text := range texts {
+			if bytes.Contains(data, []byte(text)) {
+				t.Errorf("what nobody may see is in the clear in %s", path)
+			}
 		}
 		return err
 	})

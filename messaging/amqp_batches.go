@@ -113,7 +113,7 @@ func (a *AMQP) store(ctx context.Context, b *amqpBatch) {
 			stored(n)
 			return // not acknowledged: the full sync will know
 		}
-		pause = a.intake.writer.wait(ctx, pause)
+		pause = wait(ctx, pause)
 	}
 	stored(n)
 	close(b.stored)

@@ -87,7 +87,7 @@ func (e Event) listed(object payload) ([]Event, error) {
 		return nil, err
 	}
 	if e.Tenant == "" {
-		if e.Tenant, err = object.text("organization", maxTenant); err != nil {
+		if e.Tenant, err = object.text("organization", MaxTenant); err != nil {
 			return nil, err
 		}
 	}

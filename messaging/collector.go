@@ -19,7 +19,7 @@ type collector struct {
 	log *revocation.Log
 
 	live, tombstones, version, connected *prometheus.Desc
-	ingest, dead, deadAge                *prometheus.Desc
+	ingest, ingestAge, dead, deadAge     *prometheus.Desc
 }
 
 // NewCollector describes the log and the streams of hub to Prometheus.
@@ -34,6 +34,7 @@ func NewCollector(hub *Hub, log *revocation.Log) prometheus.Collector {
 		version:    desc("log_version", "Version of the log: the hub's sequence up to which it is complete."),
 		connected:  desc("hub_connected", "1 while the hub can be reached."),
 		ingest:     desc("ingest_pending_events", "Events in the hub that are not handled yet."),
+		ingestAge:  desc("ingest_oldest_age_seconds", "Age of the oldest event in the hub that is not handled yet; 0 without one."),
 		dead:       desc("dead_letters", "Events that could not be understood or stored."),
 		deadAge:    desc("dead_letter_oldest_age_seconds", "Age of the oldest dead letter; 0 without one."),
 	}
@@ -41,7 +42,7 @@ func NewCollector(hub *Hub, log *revocation.Log) prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.live, c.tombstones, c.version, c.connected, c.ingest, c.dead, c.deadAge} {
+	for _, d := range []*prometheus.Desc{c.live, c.tombstones, c.version, c.connected, c.ingest, c.ingestAge, c.dead, c.deadAge} {
 		ch <- d
 	}
 }
@@ -68,15 +69,20 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	defer cancel()
 	if info, ok := info(ctx, c.hub.ingest); ok {
 		gauge(c.ingest, float64(info.State.Msgs))
+		gauge(c.ingestAge, c.oldest(info))
 	}
 	if info, ok := info(ctx, c.hub.dead); ok {
-		age := 0.0
-		if info.State.Msgs > 0 {
-			age = max(0, c.hub.cfg.Now().Sub(info.State.FirstTime).Seconds())
-		}
 		gauge(c.dead, float64(info.State.Msgs))
-		gauge(c.deadAge, age)
+		gauge(c.deadAge, c.oldest(info))
 	}
+}
+
+// oldest is the age in seconds of a stream's first message; 0 without one.
+func (c *collector) oldest(info *jetstream.StreamInfo) float64 {
+	if info.State.Msgs == 0 {
+		return 0
+	}
+	return max(0, c.hub.cfg.Now().Sub(info.State.FirstTime).Seconds())
 }
 
 func info(ctx context.Context, s jetstream.Stream) (*jetstream.StreamInfo, bool) {

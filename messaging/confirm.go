@@ -11,10 +11,12 @@ import (
 )
 
 // Confirmation says how fresh the log is: at Time the leader of the hub's stream
-// said that nothing followed Version.
+// said that nothing followed Version. Everything that publishers had brought in
+// before Complete is in the log up to Version: INGEST held nothing older.
 type Confirmation struct {
-	Version uint64
-	Time    time.Time
+	Version  uint64
+	Time     time.Time
+	Complete time.Time // zero: not known
 }
 
 // Confirmed says how fresh the log is, and whether it is stale: not confirmed for
@@ -40,10 +42,13 @@ func (f *Follower) confirm(ctx context.Context) error {
 	callCtx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	f.mu.Lock()
-	f.publish()
+	if f.urgent > 0 { // used tokens wait for their beat
+		f.publish()
+	}
 	applied, taken := f.applied, f.taken.Load()
 	f.mu.Unlock()
 	head, now := f.log.Snapshot().Version(), f.hub.cfg.Now()
+	complete := f.ingested(callCtx, now) // first: what has left INGEST since is in the log
 	info, nothingFollows, err := f.askLeader(callCtx, applied)
 	f.hear(ctx, err)
 	if err != nil {
@@ -82,7 +87,7 @@ func (f *Follower) confirm(ctx context.Context) error {
 		// What was applied meanwhile came later than the answer: nothing is
 		// missing before it either.
 		f.reach(max(last, f.applied))
-		f.confirmed.Store(&Confirmation{f.applied, now})
+		f.confirmed.Store(&Confirmation{f.applied, now, complete})
 		f.metrics.confirmed.Set(float64(now.UnixMilli()) / 1000)
 	case f.stuck.since.IsZero() || f.stuck.taken != taken:
 		f.stuck = progress{taken, time.Now()}
@@ -90,6 +95,32 @@ func (f *Follower) confirm(ctx context.Context) error {
 		return errBlind
 	}
 	return nil
+}
+
+// ingested says up to when everything that publishers had brought in is in the
+// log, or was given up as no revocation: until now, or until the oldest event came
+// that INGEST still holds. How old that is, is the hub's clock's to say, which may
+// differ from this replica's. It goes back only if it was ahead of the clock, which
+// was set back then. Where INGEST does not answer it stands still.
+func (f *Follower) ingested(ctx context.Context, now time.Time) time.Time {
+	var last time.Time
+	if c := f.confirmed.Load(); c != nil {
+		last = c.Complete
+	}
+	if last.After(now) {
+		last = time.Time{}
+	}
+	info, err := f.hub.ingest.Info(ctx)
+	if err != nil {
+		return last
+	}
+	if info.State.Msgs > 0 {
+		now = now.Add(-max(0, info.TimeStamp.Sub(info.State.FirstTime)))
+	}
+	if now.Before(last) {
+		return last
+	}
+	return now
 }
 
 // tellStale says once that the log is stale, and once that it no longer is.
@@ -150,7 +181,7 @@ func (f *Follower) reach(last uint64) {
 	}
 	f.log.Publish(last)
 	f.applied = last
-	f.waiting, f.pending = 0, f.pending[:0]
+	f.waiting, f.urgent, f.pending = 0, 0, f.pending[:0]
 	if f.notReady.Swap(nil) != nil {
 		f.once.Do(func() { close(f.complete) })
 		f.say.WithFields(logrus.Fields{"version": last, "revoked": f.log.Snapshot().Counts().Revoked()}).

@@ -45,6 +45,9 @@ func (h *Hub) bury(ctx context.Context, d DeadLetter) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	data, reason := redact(d.Event), d.Reason
+	if d.Subject == SubjectIssued {
+		data = redactIssued(d.Event)
+	}
 	if room := max(0, int(h.conn.MaxPayload())-headerRoom); len(data) > room {
 		data, reason = data[:room], reason+onlyBeginning
 	}
@@ -99,6 +102,15 @@ func DeadLetters(ctx context.Context, conn *nats.Conn) iter.Seq2[DeadLetter, err
 			next = msg.Sequence + 1
 		}
 	}
+}
+
+// CountDeadLetters is how many there are.
+func CountDeadLetters(ctx context.Context, conn *nats.Conn) (int, error) {
+	s, err := deadLetterStream(ctx, conn)
+	if err != nil {
+		return 0, err
+	}
+	return int(s.CachedInfo().State.Msgs), nil
 }
 
 // FindDeadLetter returns the dead letter of a sequence.

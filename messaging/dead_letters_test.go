@@ -32,7 +32,7 @@ func TestMalformedEventsBecomeDeadLetters(t *testing.T) {
 		{"an unknown type", messaging.SubjectRevocation, fields{"revokedToken": secret, "type": "x"}.event(), "its type"},
 		{"another status", messaging.SubjectRevocation, fields{"revokedToken": secret, "status": "approved"}.event(), "its status"},
 		{"another status of an approval", messaging.SubjectApproval, fields{"revokedToken": secret, "status": "revoked"}.event(), "its status"},
-		{"an issued token", messaging.SubjectIssued, fields{"revokedToken": secret, "type": "JWT"}.event(), "not handled yet"},
+		{"an issued token", messaging.SubjectIssued, fields{"refreshToken": secret}.event(), "revokedToken is missing"},
 	}
 	version := r.version()
 	for i, tt := range tests {
@@ -132,7 +132,7 @@ func TestAnOpaqueTokenIsKeptNowhere(t *testing.T) {
 		t.Errorf("the log holds the token:\n%s", text)
 	}
 	letters := r.deadLetters(t)
-	if len(letters) != 10+9+2 {
+	if len(letters) != 10+9+1 {
 		t.Errorf("%d dead letters", len(letters))
 	}
 	digest := revocation.NamePrefix + revocation.DigestOf(revocation.DomainOpaque, opaque).String()

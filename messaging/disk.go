@@ -59,7 +59,9 @@ func (g *guard) look() (full float64, err error) {
 	if err != nil && !g.blind {
 		g.hub.cfg.Log.WithError(err).Warn("How much is free on the hub's disk cannot be told")
 	}
-	if g.blind = err != nil; g.blind {
+	if g.blind = err != nil; g.blind && g.refusing != nil {
+		return 1, nil // it was full when it was last seen
+	} else if g.blind {
 		free = minFree // a full disk is known by the first write that fails
 	}
 	say := g.hub.cfg.Log.WithFields(logrus.Fields{"store": g.hub.cfg.Embedded.Store, "free_bytes": free})
@@ -99,6 +101,7 @@ func (g *guard) refuse() error {
 		}
 		g.refusing = append(g.refusing, sub)
 	}
+	g.hub.noSpace.Store(true)
 	return nil
 }
 
@@ -107,6 +110,7 @@ func (g *guard) relent() {
 		_ = sub.Unsubscribe() // the connection is closed, or it is done
 	}
 	g.refusing = nil
+	g.hub.noSpace.Store(false)
 }
 
 // codeNoSpace is JetStream's own for a store that cannot grow.

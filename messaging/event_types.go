@@ -59,8 +59,8 @@ func malformed(format string, args ...any) error {
 
 // Bounds of what an event may carry, in bytes.
 const (
-	maxEventID = 256
-	maxTenant  = 128
+	maxEventID = revocation.MaxEventID
+	MaxTenant  = 128 // its name
 )
 
 // DecodeEvent reads the envelope that the control plane publishes:
@@ -104,11 +104,14 @@ func readCommon(p payload) (e Event, err error) {
 	if e.ID, err = p.text("eventId", maxEventID); err != nil {
 		return e, err
 	}
-	if e.Tenant, err = p.text("tenantId", maxTenant); err != nil {
+	if revocation.IsClaim(e.ID) {
+		e.ID = "" // nobody but who claims may name a claim; the event counts
+	}
+	if e.Tenant, err = p.text("tenantId", MaxTenant); err != nil {
 		return e, err
 	}
 	if e.Tenant == "" {
-		if e.Tenant, err = p.text("organization", maxTenant); err != nil {
+		if e.Tenant, err = p.text("organization", MaxTenant); err != nil {
 			return e, err
 		}
 	}
@@ -178,12 +181,16 @@ func wholeJWT(key string) bool {
 // OpaqueDigest is the digest of an opaque token, which may also be given by the
 // name under which it is served: NamePrefix and the digest.
 func OpaqueDigest(token string) revocation.Digest {
+	return secretDigest(revocation.DomainOpaque, token)
+}
+
+func secretDigest(domain revocation.Domain, token string) revocation.Digest {
 	if text, ok := strings.CutPrefix(token, revocation.NamePrefix); ok {
 		if d, err := revocation.ParseDigest(text); err == nil {
 			return d
 		}
 	}
-	return revocation.DigestOf(revocation.DomainOpaque, token)
+	return revocation.DigestOf(domain, token)
 }
 
 // Dating is what an event does not say of itself.
@@ -207,7 +214,7 @@ func (e Event) Revocation(d Dating) revocation.Revocation {
 	}
 	r.Expiry, r.Lifetime = e.expires(d)
 	if e.ID != "" {
-		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: d.State}}
+		r.Events = []revocation.Event{{ID: e.ID, Time: r.Time, State: d.State, Source: d.Source}}
 	}
 	return r
 }

@@ -209,7 +209,7 @@ func TestRevocationOfAnEvent(t *testing.T) {
 		r.Kind != revocation.KindAPIKey || r.Expiry != e.Expiry || r.Time != at.UnixMicro() || r.Tenant != "-1234" || r.Source != "amqp" {
 		t.Errorf("got %+v of %+v", r, e)
 	}
-	if len(r.Events) != 1 || r.Events[0] != (revocation.Event{ID: "e1", Time: at.UnixMicro(), State: revocation.Approved}) {
+	if len(r.Events) != 1 || r.Events[0] != (revocation.Event{ID: "e1", Time: at.UnixMicro(), State: revocation.Approved, Source: "amqp"}) {
 		t.Errorf("events %+v, want e1 alone", r.Events)
 	}
 	e.ID = ""

@@ -47,6 +47,7 @@ type Follower struct {
 	applied  uint64     // sequence of REVOCATIONS up to which all was delivered or is gone
 	marks    []mark     // the last messages that were applied, the newest last
 	waiting  int        // records applied since the last publication
+	urgent   int        // of them, those that are no used tokens
 	pending  []time.Time
 	unread   int    // records that could not be understood when the log was first read
 	wentBack bool   // what the hub holds now may be another log
@@ -206,6 +207,7 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 		case <-f.caughtUp:
 			nudged = true
 		case <-beat.C:
+			f.publishUsed()
 			f.ask.Store(f.reading() || time.Since(asked) >= tick || f.NotReady() == "" && time.Since(at) >= tick)
 		}
 		now := f.taken.Load()
@@ -223,6 +225,7 @@ func (f *Follower) keepTime(ctx context.Context, failed <-chan error, closed <-c
 		// What is read first is counted (lacks), by the hub's clock.
 		if now := f.hub.cfg.Now(); !now.Before(f.purge) && !f.reading() {
 			f.metrics.purged.Add(float64(f.log.Purge(now)))
+			f.metrics.hasRoom(f.log, f.hub.cfg.Limits) // whether or not somebody comes who wants it
 			f.purge = now.Add(f.hub.cfg.PurgeInterval)
 		}
 		f.tellStale()
@@ -238,7 +241,9 @@ func (f *Follower) reading() bool {
 }
 
 // take applies one message and publishes what was applied, when nothing more is
-// at hand.
+// at hand. Used tokens wait for the beat, unless they come with or after something
+// else: there may be thousands a second, and whoever asks for one is refused
+// already.
 func (f *Follower) take(msg jetstream.Msg) error {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -250,11 +255,12 @@ func (f *Follower) take(msg jetstream.Msg) error {
 	if f.wentBack || f.gap {
 		return nil
 	}
+	urgent := f.urgent
 	if err := f.apply(mark{meta.Sequence.Stream, meta.Timestamp}, msg.Data()); err != nil {
 		return err
 	}
 	ready, caughtUp := f.NotReady() == "", meta.NumPending == 0
-	if ready && (caughtUp && !withinBatch(msg) || f.waiting >= maxWaiting) {
+	if ready && f.urgent > 0 && (caughtUp && !withinBatch(msg) || f.urgent >= maxWaiting || f.urgent == urgent) {
 		f.publish()
 	}
 	if caughtUp && f.ask.Load() {
@@ -277,7 +283,7 @@ func (f *Follower) apply(m mark, data []byte) error {
 	}
 	f.marks = append(f.marks, m)
 	f.waiting++
-	r, err := decodeRecord(data)
+	r, err := readRecord(data, whatIsServed)
 	if errors.Is(err, ErrNewerFormat) && f.NotReady() == "" {
 		return fmt.Errorf("record %d: %w", sequence, err) // its revocation would be missing
 	}
@@ -293,10 +299,22 @@ func (f *Follower) apply(m mark, data []byte) error {
 	if r.Lifetime == revocation.Unknown {
 		f.metrics.unknown.Inc()
 	}
-	if len(f.pending) < maxMeasured && r.Time > 0 && f.NotReady() == "" {
-		f.pending = append(f.pending, time.UnixMicro(r.Time))
+	if !r.Used() {
+		f.urgent++
+		if len(f.pending) < maxMeasured && r.Time > 0 && f.NotReady() == "" {
+			f.pending = append(f.pending, time.UnixMicro(r.Time))
+		}
 	}
 	return f.log.Append(sequence, r)
+}
+
+// publishUsed publishes the used tokens that wait for it.
+func (f *Follower) publishUsed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.urgent == 0 {
+		f.publish()
+	}
 }
 
 func (f *Follower) publish() {
@@ -308,5 +326,5 @@ func (f *Follower) publish() {
 	for _, at := range f.pending {
 		f.metrics.publication.Observe(now.Sub(at).Seconds())
 	}
-	f.waiting, f.pending = 0, f.pending[:0]
+	f.waiting, f.urgent, f.pending = 0, 0, f.pending[:0]
 }

@@ -54,6 +54,7 @@ const (
 	syncHeaderTimeout = time.Minute      // to begin with the answer
 	syncStall         = 30 * time.Second // without a byte of it
 	syncBuffer        = 64 << 10
+	syncValue         = 1 << 20 // bytes of one value of the list, and what is read ahead
 	syncFirstPause    = time.Second
 	syncMaxPause      = time.Minute
 )
@@ -169,7 +170,7 @@ func (s *FullSync) once(ctx context.Context, r *reading) error {
 	defer body.Close()
 	stored := s.report.Begin(time.Now())
 	defer func() { stored(int(r.stored.Load() + r.known.Load())) }()
-	if err := s.readAll(ctx, bufio.NewReaderSize(patient{body, giveUp}, syncBuffer), r); err != nil {
+	if err := s.readAll(ctx, &patient{body: body, giveUp: giveUp}, r); err != nil {
 		return err
 	}
 	switch {
@@ -232,7 +233,7 @@ func (s *FullSync) get(ctx context.Context, r *reading) (io.ReadCloser, error) {
 }
 
 // readAll reads the list to its end, and stores it in chunks at the same time.
-func (s *FullSync) readAll(ctx context.Context, body io.Reader, r *reading) error {
+func (s *FullSync) readAll(ctx context.Context, body *patient, r *reading) error {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(s.cfg.Workers)
 	now := s.intake.hub.cfg.Now()
@@ -243,7 +244,7 @@ func (s *FullSync) readAll(ctx context.Context, body io.Reader, r *reading) erro
 		workers.Go(func() error { return s.store(ctx, events, now, r) })
 	}
 	list := &revokedList{
-		dec: json.NewDecoder(body), rules: s.intake.hub.cfg.Rules,
+		dec: json.NewDecoder(bufio.NewReaderSize(body, syncBuffer)), rules: s.intake.hub.cfg.Rules, goesOn: body.goesOn,
 		refused: func(error) { r.entries++; r.refused.Add(1) },
 		take: func(e Event) error {
 			r.entries++
@@ -304,14 +305,26 @@ func (s *FullSync) known(e Event, now time.Time) bool {
 	return c.Lifetime >= e.Lifetime && c.Expiry >= e.Expiry
 }
 
-// patient reads a body that may take as long as it likes, but not stand still.
+// patient reads a body that may be as long as it likes and take its time, but not
+// stand still, nor say one thing without end: the decoder would hold all of it.
 type patient struct {
 	body   io.Reader
 	giveUp context.CancelFunc
+	read   int // bytes since it went on
 }
 
-func (p patient) Read(b []byte) (int, error) {
+func (p *patient) Read(b []byte) (int, error) {
+	if p.read > syncValue {
+		return 0, errLongValue
+	}
 	late := time.AfterFunc(syncStall, p.giveUp)
 	defer late.Stop()
-	return p.body.Read(b)
+	n, err := p.body.Read(b)
+	p.read += n
+	return n, err
 }
+
+// goesOn says that a value of the list was read to its end.
+func (p *patient) goesOn() { p.read = 0 }
+
+var errLongValue = fmt.Errorf("%w: one value of it is longer than %d bytes", errList, syncValue)

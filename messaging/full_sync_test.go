@@ -154,9 +154,9 @@ func TestFullSyncShapes(t *testing.T) {
 			if st := report.Status(); !st.Connected || st.Errors != 0 || st.Server == "" {
 				t.Errorf("reported %+v", st)
 			}
-			if n := len(r.book.find(logrus.InfoLevel, "The full sync is done")); n != 1 {
-				t.Errorf("%d summary lines", n)
-			}
+			eventually(t, "one summary line is logged", func() bool {
+				return len(r.book.find(logrus.InfoLevel, "The full sync is done")) == 1
+			})
 			if rec, _ := r.record(t, revocation.DomainToken, "a"); rec.GetTimeMicros() != 0 || rec.GetSource() != "full-sync" {
 				t.Errorf("recorded %v", rec)
 			}
@@ -200,6 +200,9 @@ func TestFullSyncUnrevokesNothing(t *testing.T) {
 		"a list that is none":   {says(`{"revokedJWTList":{"a":1}}`), "broken", logrus.ErrorLevel},
 		"null":                  {says(`null`), "broken", logrus.ErrorLevel},
 		"more after it":         {says(`[] []`), "broken", logrus.ErrorLevel},
+		"a value without end":   {says(`{"revokedJWTList":[{"jwt_signature":"s3cr3t` + strings.Repeat("x", 8<<20) + `"}]}`), "broken", logrus.ErrorLevel},
+		"a field without end":   {says(`{"about":"s3cr3t` + strings.Repeat("x", 8<<20) + `","revokedJWTList":[]}`), "broken", logrus.ErrorLevel},
+		"much beside the list":  {says(`{"about":[` + strings.Repeat(`"x",`, 1<<20) + `"x"],"revokedJWTList":[]}`), "empty", logrus.InfoLevel},
 		"an empty list":         {says(`[]`), "empty", logrus.InfoLevel},
 		"empty lists":           {says(`{"revokedJWTList":[],"revokedJWTConsumerKeyList":[],"revokedJWTSubjectEntityList":null}`), "empty", logrus.InfoLevel},
 		"a shorter list":        {says(older("kept")), "shorter", logrus.InfoLevel},

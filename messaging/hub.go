@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type Config struct {
 
 	VersionFile   string // keeps the newest version that was shown; "": it is forgotten
 	Limits        Limits
+	Audit         AuditLimits
 	Grace         time.Duration // added to every expiry that is acted on
 	UnknownLife   time.Duration // how long what has no known expiry is kept
 	Rules         Rules
@@ -63,6 +65,7 @@ type ExternalConfig struct {
 // Limits bound what the hub holds.
 type Limits struct {
 	MaxLive         int   // records in REVOCATIONS before events wait in INGEST
+	MaxGrants       int   // tokens in GRANTS before grants are refused; 0: DefaultMaxGrants
 	MaxPending      int64 // events in INGEST before publishers get an error
 	MaxPendingBytes int64
 }
@@ -76,8 +79,11 @@ type Hub struct {
 	js     jetstream.JetStream
 
 	ingest, log, dead jetstream.Stream
-	batches           chan struct{} // one entry per atomic batch in flight
-	wentBack          atomic.Bool   // the log must not be written: a rebase reads it
+	grants, audit     jetstream.Stream
+	clients, answers  jetstream.Stream // buckets
+	batches           chan struct{}    // one entry per atomic batch of the log in flight
+	wentBack          atomic.Bool      // the log must not be written: a rebase reads it
+	noSpace           atomic.Bool      // the disk of the embedded server is full
 }
 
 // ErrConfig means that a Config cannot work.
@@ -152,6 +158,10 @@ func (h *Hub) openStreams(ctx context.Context) (err error) {
 		{&h.ingest, ingestConfig(h.cfg.Limits)},
 		{&h.log, logConfig(h.cfg.Now())},
 		{&h.dead, deadLetterConfig()},
+		{&h.grants, grantsConfig()},
+		{&h.audit, auditStreamConfig(h.cfg.Audit)},
+		{&h.clients, clientsConfig()},
+		{&h.answers, answersConfig()},
 	} {
 		s.cfg.Replicas = replicas
 		if *s.at, err = h.openStream(ctx, s.cfg); err != nil {
@@ -169,6 +179,15 @@ func (h *Hub) Address() string {
 	}
 	return h.server.Addr().String()
 }
+
+// Identity tells the hub's log from every other one: its versions mean nothing in
+// a log with another identity. A rebase makes a new log.
+func (h *Hub) Identity() string {
+	return strconv.FormatUint(h.log.CachedInfo().Config.FirstSeq, 36)
+}
+
+// Conn is the connection to the hub, for what is asked of it without a Hub.
+func (h *Hub) Conn() *nats.Conn { return h.conn }
 
 // Connected says whether the hub can be reached now.
 func (h *Hub) Connected() bool { return h.conn.IsConnected() }

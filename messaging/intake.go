@@ -33,13 +33,14 @@ type Intake struct {
 
 	hub     *Hub
 	writer  *Writer
+	grants  *Grants
 	log     logrus.FieldLogger
 	metrics *metrics
 }
 
 // NewIntake returns the door into hub, for a replica that knows what log says.
 func NewIntake(hub *Hub, log *revocation.Log, m *Metrics) *Intake {
-	return &Intake{hub: hub, writer: NewWriter(hub, log), log: hub.cfg.Log, metrics: (*metrics)(m)}
+	return &Intake{hub: hub, writer: NewWriter(hub, log), grants: NewGrants(hub), log: hub.cfg.Log, metrics: (*metrics)(m)}
 }
 
 // Message is what a publisher sent, in the envelope that DecodeEvent reads.
@@ -56,7 +57,7 @@ type Message struct {
 // Fate is what became of a message, in the words of the metrics.
 type Fate string
 
-// The fates. All but FateRetry are final: the message is to be acknowledged.
+// The fates. Of a message all but FateRetry are final: it is to be acknowledged.
 const (
 	FateStored    Fate = "stored"
 	FateDuplicate Fate = "duplicate"   // the log said all of it already
@@ -64,6 +65,7 @@ const (
 	FateReload    Fate = "reload"      // it said that everything should be read again
 	FateDead      Fate = "dead_letter" // not understood, or not to be stored: it is buried
 	FateRetry     Fate = "retried"     // not stored: it must be delivered again
+	FateFailed    Fate = "failed"      // not known to be stored, and whoever waited for it was told
 )
 
 // Result is what became of a message. Err is the reason of FateDead, for which
@@ -77,20 +79,24 @@ type Result struct {
 // known what became of it: those that are not understood after the others. All
 // are answered when it returns.
 func (in *Intake) Take(ctx context.Context, messages []Message, answer func(int, Result)) {
-	var accepted, malformed []*taken
+	var accepted, issued, malformed []*taken
 	for i, m := range messages {
 		t := &taken{Message: m}
 		t.answer = func(r Result) {
 			in.metrics.count(m.Source, m.Subject, t.kind, r.Fate)
 			answer(i, r)
 		}
-		if t.err = in.accept(t); t.err != nil {
+		switch t.err = in.accept(t); {
+		case t.err != nil:
 			malformed = append(malformed, t)
-		} else {
+		case m.Subject == SubjectIssued:
+			issued = append(issued, t)
+		default:
 			accepted = append(accepted, t)
 		}
 	}
 	in.write(ctx, accepted)
+	in.takeIssued(ctx, issued)
 	for i, t := range malformed {
 		if err := in.bury(ctx, t, t.err); err != nil {
 			for _, t := range malformed[i+1:] { // they would fail as well
@@ -105,6 +111,7 @@ func (in *Intake) Take(ctx context.Context, messages []Message, answer func(int,
 type taken struct {
 	Message
 	kind        string
+	grant       Grant // of a token that was issued
 	reload      bool
 	revocations []revocation.Revocation // those that count
 	open        int                     // of them, how many are not known to be in the log
@@ -116,6 +123,9 @@ type taken struct {
 // accept decides what of a message is to be stored. An error means that it is
 // not understood.
 func (in *Intake) accept(t *taken) error {
+	if t.Subject == SubjectIssued {
+		return in.acceptIssued(t)
+	}
 	call, err := in.handleTokenRevocation(t.Message)
 	if err != nil {
 		return err
@@ -304,15 +314,7 @@ func (in *Intake) storeBatch(ctx context.Context, dating Dating, events []Event,
 
 // Full says whether the log holds as much as it may: then nothing new is stored,
 // and nothing is evicted.
-func (in *Intake) Full() bool {
-	counts := in.writer.log.Snapshot().Counts()
-	if counts.Revoked()+counts.Approved < in.hub.cfg.Limits.MaxLive {
-		in.metrics.full.Set(0)
-		return false
-	}
-	in.metrics.full.Set(1)
-	return true
-}
+func (in *Intake) Full() bool { return in.metrics.isFull(in.writer.log, in.hub.cfg.Limits) }
 
 // waitForRoom holds events back while the log is full: where they wait it fills
 // too, and publishers learn of it.

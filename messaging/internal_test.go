@@ -1,6 +1,8 @@
 package messaging
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -78,5 +80,42 @@ func TestPutBackWhereAnotherWasKilled(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(store, storeVersion, "file")); string(text) != asideDir || err != nil {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// Behind a hub that does not answer nobody waits for one flight after another.
+func TestDecisionsThatWaitForASilentHub(t *testing.T) {
+	t.Parallel()
+	d := NewDecisions(&Hub{}, revocation.NewLog(time.Minute), NewMetrics(prometheus.NewRegistry()))
+	enter := func(key string, came time.Time) *decisionCall {
+		t.Helper()
+		call := &decisionCall{came: came, done: make(chan struct{}), open: 1, outcomes: make([]Outcome, 1)}
+		call.left = []decision{{of: call, subject: key, want: revocation.Revocation{Key: key}}}
+		if err := d.enter(call); err != nil {
+			t.Fatal(err)
+		}
+		return call
+	}
+	first := enter("first", time.Now())
+	f := d.take()
+	late, soon := enter("late", time.Now().Add(-2*writeTimeout)), enter("soon", time.Now())
+	f.writes[0].Err = context.DeadlineExceeded
+	d.land(f)
+	if f = d.take(); len(f.writes) != 1 || f.writes[0].subject != "soon" || d.waiting != 0 {
+		t.Errorf("%d are written, %d wait", len(f.writes), d.waiting)
+	}
+	for _, call := range []*decisionCall{first, late} {
+		select {
+		case <-call.done:
+		default:
+			t.Error("somebody waits on")
+		}
+	}
+	if err := late.outcomes[0].Err; !errors.Is(err, ErrDecisionsLate) {
+		t.Error(err)
+	}
+	d.land(f)
+	if enter("later", time.Now().Add(-2*writeTimeout)); soon.outcomes[0].Err != nil || len(d.take().writes) != 1 {
+		t.Error("the hub has answered")
 	}
 }

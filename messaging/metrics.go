@@ -2,7 +2,9 @@ package messaging
 
 import (
 	"cmp"
+	"errors"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,6 +25,8 @@ type metrics struct {
 	rebuilt     prometheus.Counter
 	diskFull    prometheus.Gauge
 	publication prometheus.Histogram
+	claims      *prometheus.CounterVec
+	claimTime   prometheus.Histogram
 }
 
 // NewMetrics registers what the package measures.
@@ -69,10 +73,66 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Time from an event reaching the hub to its publication by this replica.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
+		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "revocation_adapter_claims_total",
+			Help: "Claims of one-time tokens, by what became of them.",
+		}, []string{"outcome"}),
+		claimTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "revocation_adapter_claim_seconds",
+			Help:    "Time that a claim of a one-time token took.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+	}
+	for _, outcome := range claimOutcomes() {
+		m.claims.WithLabelValues(outcome)
 	}
 	reg.MustRegister(m.events, m.full, m.undecodable, m.purged, m.unknown,
-		m.confirmed, m.stale, m.rebuilt, m.diskFull, m.publication)
+		m.confirmed, m.stale, m.rebuilt, m.diskFull, m.publication, m.claims, m.claimTime)
 	return (*Metrics)(m)
+}
+
+// isFull says whether the log holds as much as it may.
+func (m *metrics) isFull(log *revocation.Log, limits Limits) bool {
+	if m.hasRoom(log, limits) {
+		return false
+	}
+	m.full.Set(1)
+	return true
+}
+
+// hasRoom says whether it holds less, and ends what isFull has said.
+func (m *metrics) hasRoom(log *revocation.Log, limits Limits) bool {
+	counts := log.Snapshot().Counts()
+	room := counts.Revoked()+counts.Approved < limits.MaxLive
+	if room {
+		m.full.Set(0)
+	}
+	return room
+}
+
+// The outcomes of claims that are none of revocation.ClaimOutcome.
+const (
+	claimInvalid = "invalid" // could never be granted
+	claimFailed  = "failed"  // nobody knows: it is to be made again
+)
+
+func claimOutcomes() []string {
+	return []string{
+		revocation.ClaimGranted.String(), revocation.ClaimRevoked.String(), revocation.ClaimExpired.String(), claimInvalid, claimFailed,
+	}
+}
+
+// claimed counts a claim that took some time.
+func (m *metrics) claimed(outcome revocation.ClaimOutcome, err error, took time.Duration) {
+	label := outcome.String()
+	switch {
+	case errors.Is(err, revocation.ErrClaim):
+		label = claimInvalid
+	case err != nil:
+		label = claimFailed
+	}
+	m.claims.WithLabelValues(label).Inc()
+	m.claimTime.Observe(took.Seconds())
 }
 
 func (m *metrics) count(source, subject, kind string, fate Fate) {
@@ -100,14 +160,20 @@ func kindOf(c Call) string {
 	case len(c.Events) == 0:
 		return ""
 	}
-	switch e := c.Events[0]; {
-	case e.Domain == revocation.DomainRule:
+	return kindOfKey(c.Events[0].Domain, c.Events[0].Kind)
+}
+
+func kindOfKey(d revocation.Domain, k revocation.Kind) string {
+	switch {
+	case d == revocation.DomainRule:
 		return "rule"
-	case e.Domain == revocation.DomainOpaque:
+	case d == revocation.DomainOpaque:
 		return "default"
-	case e.Kind == revocation.KindJWT:
+	case d == revocation.DomainRefresh:
+		return "refresh"
+	case k == revocation.KindJWT:
 		return "jwt"
-	case e.Kind == revocation.KindAPIKey:
+	case k == revocation.KindAPIKey:
 		return "api_key"
 	}
 	return "token"

@@ -32,7 +32,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	for _, want := range []string{
 		"events_total", "log_full", "records_undecodable_total", "records_purged_total", "unknown_expiry_total",
 		"event_to_publication_seconds", "live_revocations", "approved_keys", "log_version", "hub_connected",
-		"ingest_pending_events", "dead_letters", "dead_letter_oldest_age_seconds",
+		"ingest_pending_events", "ingest_oldest_age_seconds", "dead_letters", "dead_letter_oldest_age_seconds",
 	} {
 		if !slices.Contains(names, "revocation_adapter_"+want) {
 			t.Errorf("%s is missing in %v", want, names)
@@ -74,7 +74,7 @@ func TestEventsAreCountedBySourceKindAndOutcome(t *testing.T) {
 		{"nats_revocation", "unknown", "dead_letter", 1},
 		{"nats_approval", "jwt", "stored", 1},
 		{"nats_approval", "default", "duplicate", 1},
-		{"nats_issued", "unknown", "dead_letter", 1},
+		{"nats_issued", "jwt", "stored", 1},
 	} {
 		if n := r.metric(t, "events_total", "source", want.source, "kind", want.kind, "outcome", want.outcome); n != want.n {
 			t.Errorf("%v events %s %s %s, want %v", n, want.source, want.kind, want.outcome, want.n)
@@ -84,7 +84,7 @@ func TestEventsAreCountedBySourceKindAndOutcome(t *testing.T) {
 		t.Errorf("%v events in all, want 10", n)
 	}
 	for name, want := range map[string]float64{
-		"dead_letters": 2, "ingest_pending_events": 0, "approved_keys": 1, "hub_connected": 1, "log_full": 0,
+		"dead_letters": 1, "ingest_pending_events": 0, "approved_keys": 1, "hub_connected": 1, "log_full": 0,
 		"unknown_expiry_total": 1, "records_undecodable_total": 0, "log_version": float64(r.version()),
 	} {
 		if n := r.metric(t, name); n != want {
@@ -113,6 +113,13 @@ func TestDepthOfTheQueue(t *testing.T) {
 	if n := r.metric(t, "ingest_pending_events"); n != 3 {
 		t.Errorf("%v events wait, want 3", n)
 	}
+	if age := r.metric(t, "ingest_oldest_age_seconds"); age <= 0 || age > 3600 {
+		t.Errorf("the oldest of them is %v s old", age)
+	}
+	r.run(t, r.follower.Run, r.listener.Run)
+	eventually(t, "none of them is left", func() bool {
+		return r.metric(t, "ingest_pending_events") == 0 && r.metric(t, "ingest_oldest_age_seconds") == 0
+	})
 }
 
 // A full log holds events back, drops none and forgets none.

@@ -1,6 +1,7 @@
 package messaging_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -81,6 +82,35 @@ func TestAnOutageBuriesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A hub that is away when a replica begins to take events is waited for.
+func TestTheListenerWaitsForTheHub(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := standalone(t, dir, -1)
+	port := portOf(t, s)
+	r := prepare(t, external(s))
+	shutdown(s)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}()
+	go func() { ended <- r.listener.Run(ctx) }()
+	select {
+	case err := <-ended:
+		ended <- context.Canceled
+		t.Fatalf("it has left: %v", err)
+	case <-time.After(7 * time.Second): // longer than one request may take
+	}
+	standalone(t, dir, port)
+	eventually(t, "the replica is connected again", r.hub.Connected)
+	r.publish(t, messaging.SubjectRevocation, jwtEvent("e1", "jti-1"))
+	eventually(t, "the event is stored", func() bool { return r.outcomes(t)["stored"] == 1 })
 }
 
 func TestWhatCanNeverBeStoredIsBuried(t *testing.T) {

@@ -33,6 +33,33 @@ func ClaimRule(rule revocation.Rule, before int64) (string, error) {
 	return base64.StdEncoding.EncodeToString(data), err
 }
 
+// ListedToken is one token of a TokenList. Expiry is in milliseconds since the
+// epoch; 0: unknown.
+type ListedToken struct {
+	Token  string // a jti, or the name of an opaque token's digest
+	Expiry int64
+}
+
+// MarshalJSON implements json.Marshaler, in the least bytes that are understood.
+func (t ListedToken) MarshalJSON() ([]byte, error) {
+	if t.Expiry == 0 {
+		return json.Marshal(t.Token)
+	}
+	return json.Marshal(struct {
+		Token  string `json:"accessToken"`
+		Expiry int64  `json:"expiryTime"`
+	}{t.Token, t.Expiry})
+}
+
+// TokenList is the revokedToken of an event of TypeBatch: tokens of one type.
+func TokenList(typ string, tokens []ListedToken) (string, error) {
+	data, err := json.Marshal(struct {
+		Type   string        `json:"tokenType"`
+		Tokens []ListedToken `json:"revokedTokensList"`
+	}{typ, tokens})
+	return base64.StdEncoding.EncodeToString(data), err
+}
+
 // Publish sends an event to subject and returns when the hub has stored it in
 // INGEST, with its sequence there.
 func Publish(ctx context.Context, conn *nats.Conn, subject string, a Announcement) (sequence uint64, err error) {

@@ -336,20 +336,55 @@ func TestAFencedLogIsBeingRebased(t *testing.T) {
 	cfg.Log = log
 	subjects := r.stream(t, messaging.LogStream).CachedInfo().Config.Subjects
 	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Subjects = []string{"rebase-fenced.>"} })
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := messaging.Open(short, cfg); !errors.Is(err, messaging.ErrRebasing) {
-		t.Fatalf("opened: %v", err)
-	}
 	opened := make(chan error, 1)
-	go func() {
-		hub, err := messaging.Open(t.Context(), cfg)
+	open := func(ctx context.Context) {
+		hub, err := messaging.Open(ctx, cfg)
 		if err == nil {
 			hub.Close()
 		}
 		opened <- err
-	}()
-	eventually(t, "it says so", func() bool { return len(book.find(logrus.ErrorLevel, "The hub's log is being written anew")) == 2 })
+	}
+	saysSo := func(times int) {
+		eventually(t, "it says so", func() bool {
+			return len(book.find(logrus.ErrorLevel, "The hub's log is being written anew")) == times
+		})
+	}
+	impatient, cancel := context.WithCancel(t.Context())
+	go open(impatient)
+	saysSo(1)
+	cancel()
+	if err := <-opened; !errors.Is(err, messaging.ErrRebasing) {
+		t.Fatalf("opened: %v", err)
+	}
+	go open(t.Context())
+	saysSo(2)
 	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Subjects = subjects })
 	fatal(t, <-opened)
+}
+
+// A rebase is of the log alone: what else the hub keeps is as it was.
+func TestRebaseTouchesNothingElse(t *testing.T) {
+	t.Parallel()
+	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
+	audit := messaging.NewAudit(r.hub, messaging.AuditConfig{})
+	r.run(t, audit.Run)
+	r.storeMany(t, 0, 5)
+	fatal(t, messaging.NewGrants(r.hub).Put(t.Context(), jwtGrant("jti-1", "refresh")))
+	fatal(t, audit.Add(t.Context(), messaging.AuditEntry{Action: "revoke"}))
+	fatal(t, r.hub.Clients().Put(t.Context(), client("a", "revoke")))
+	fatal(t, messaging.NewAnswers(r.hub).Keep(t.Context(), "a", "key", []byte("answer")))
+	streams := []string{messaging.GrantsStream, messaging.AuditStream, "KV_" + messaging.ClientsBucket, "KV_" + messaging.AnswersBucket}
+	before := map[string]string{}
+	for _, name := range streams {
+		before[name] = fmt.Sprint(r.stream(t, name).CachedInfo().Created, r.content(t, name))
+	}
+	done, err := messaging.Rebase(t.Context(), r.conn, r.cfg, messaging.RebaseOptions{})
+	if done.Records != 5 || err != nil {
+		t.Fatalf("rebased %+v, %v", done, err)
+	}
+	for _, name := range streams {
+		if after := fmt.Sprint(r.stream(t, name).CachedInfo().Created, r.content(t, name)); after != before[name] || !strings.Contains(after, " map[1:") {
+			t.Errorf("%s was %s, is %s", name, before[name], after)
+		}
+	}
 }

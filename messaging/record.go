@@ -35,18 +35,32 @@ func encodeRecord(r revocation.Revocation) ([]byte, error) {
 		Tenant: r.Tenant, Source: r.Source, Reason: r.Reason, IssuedBeforeMillis: r.Before,
 	}
 	for _, e := range r.Events {
-		rec.Events = append(rec.Events, &revocationv1.Event{Id: e.ID, TimeMicros: e.Time, State: stateToWire(e.State)})
+		rec.Events = append(rec.Events, &revocationv1.Event{
+			Id: e.ID, TimeMicros: e.Time, State: stateToWire(e.State), Source: e.Source, Actor: e.Actor, Reason: e.Reason,
+		})
 	}
 	return proto.Marshal(rec)
 }
 
-// decodeRecord reads a record. Its errors quote none of it. It reads the wire
-// form itself: a replica that starts reads every record there is, and the
-// general decoder took a fifth of that time.
+// detail is how much of the events of a record is read.
+type detail uint8
+
+const (
+	whatIsServed detail = iota // whether a claim decided; no other event is kept
+	whatIsSaid                 // all
+)
+
+// decodeRecord reads a record, all of it. Its errors quote none of it.
 func decodeRecord(data []byte) (revocation.Revocation, error) {
+	return readRecord(data, whatIsSaid)
+}
+
+// readRecord reads a record. It reads the wire form itself: a replica that starts
+// reads every record there is, and the general decoder took a fifth of that time.
+func readRecord(data []byte, of detail) (revocation.Revocation, error) {
 	f := fieldsOf(data)
 	var r revocation.Revocation
-	var format, domain, state, kind, lifetime uint64
+	var format, domain, state, kind, lifetime, events uint64
 	var digest []byte
 	for f.next() {
 		switch f.number {
@@ -75,9 +89,12 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 		case 12:
 			r.Reason = f.text()
 		case 13:
-			e := f.message()
-			r.Events = append(r.Events, decodeEventID(&e))
-			f.broken = f.broken || e.broken
+			fields := f.message()
+			e := readEvent(&fields, of)
+			f.broken = f.broken || fields.broken
+			if events++; of == whatIsSaid || events == 1 && revocation.IsClaim(e.ID) {
+				r.Events = append(r.Events, e)
+			}
 		case 14:
 			r.Before = int64(f.varint()) // two's complement is the wire form
 		default:
@@ -96,16 +113,22 @@ func decodeRecord(data []byte) (revocation.Revocation, error) {
 	return checkRecord(r, recordEnums{domain, state, kind, lifetime}, digest)
 }
 
-func decodeEventID(f *recordFields) revocation.Event {
+func readEvent(f *recordFields, of detail) revocation.Event {
 	var e revocation.Event
 	for f.next() {
-		switch f.number {
-		case 1:
+		switch {
+		case f.number == 1:
 			e.ID = f.text()
-		case 2:
+		case f.number == 2:
 			e.Time = int64(f.varint()) // two's complement is the wire form
-		case 3:
+		case f.number == 3:
 			e.State = stateFromWire(f.varint())
+		case of == whatIsSaid && f.number == 4:
+			e.Source = f.text()
+		case of == whatIsSaid && f.number == 5:
+			e.Actor = f.text()
+		case of == whatIsSaid && f.number == 6:
+			e.Reason = f.text()
 		default:
 			f.skip()
 		}

@@ -24,6 +24,7 @@ type revokedList struct {
 	rules   Rules
 	take    func(Event) error // an error of it ends the reading
 	refused func(error)       // called for an entry that is not understood
+	goesOn  func()            // called when a value was read to its end
 }
 
 // read reads the answer to its end.
@@ -103,6 +104,7 @@ func (l *revokedList) entry(name json.Token) func() (Event, error) {
 func (l *revokedList) entries(read func() (Event, error)) error {
 	for l.dec.More() {
 		e, err := read()
+		l.goesOn()
 		switch {
 		case errors.Is(err, ErrEvent):
 			l.refused(err)
@@ -153,7 +155,7 @@ func (l *revokedList) rule(of func(payload) (Event, error)) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	e.Tenant, err = p.text("organization", maxTenant)
+	e.Tenant, err = p.text("organization", MaxTenant)
 	return e, err
 }
 
@@ -197,6 +199,7 @@ func (l *revokedList) skip() error {
 		if err != nil {
 			return l.broken(err)
 		}
+		l.goesOn()
 		switch token {
 		case json.Delim('['), json.Delim('{'):
 			depth++
@@ -216,6 +219,8 @@ func (l *revokedList) broken(err error) error {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: it ends early, after %d bytes", errList, l.dec.InputOffset())
+	case errors.Is(err, errLongValue):
+		return err
 	case errors.As(err, &syntax):
 		return fmt.Errorf("%w: it is no JSON, at byte %d", errList, syntax.Offset)
 	}

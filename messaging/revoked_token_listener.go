@@ -238,12 +238,13 @@ func (in *Intake) decode(m Message) (Call, error) {
 	return call, nil
 }
 
-// openConsumer returns the durable consumer, created if it is missing.
+// openConsumer returns the durable consumer, created if it is missing. A cluster
+// that has lost its leader since the streams were opened is waited for.
 func (h *Hub) openConsumer(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	return h.ingest.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: ingestConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
-		MaxDeliver: -1, MaxAckPending: maxAckPending, MaxWaiting: 512,
+	return patiently(ctx, h.cfg.Log.WithField("stream", IngestStream), func(ctx context.Context) (jetstream.Consumer, error) {
+		return h.ingest.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable: ingestConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+			MaxDeliver: -1, MaxAckPending: maxAckPending, MaxWaiting: 512,
+		})
 	})
 }

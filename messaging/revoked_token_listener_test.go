@@ -20,7 +20,7 @@ import (
 func (r *replica) outcomes(t *testing.T) map[string]int {
 	t.Helper()
 	all := map[string]int{}
-	for _, o := range []string{"stored", "duplicate", "expired", "dead_letter", "retried"} {
+	for _, o := range []string{"stored", "duplicate", "expired", "dead_letter", "retried", "failed"} {
 		if n := int(r.metric(t, "events_total", "outcome", o)); n > 0 {
 			all[o] = n
 		}

@@ -124,7 +124,7 @@ func (r Rules) read(common Event, p payload, status string) (Event, error) {
 		return Event{}, malformed("a rule is lifted by type %s", TypeClaimRule)
 	}
 	if common.Tenant == "" {
-		if common.Tenant, err = inner.text("organization", maxTenant); err != nil {
+		if common.Tenant, err = inner.text("organization", MaxTenant); err != nil {
 			return Event{}, err
 		}
 	}

@@ -54,6 +54,10 @@ func (f *Follower) show(atOnce bool) {
 	}
 }
 
+// WentBack says whether the log ends before what was shown already, so that
+// nobody new is served.
+func (h *Hub) WentBack() bool { return h.wentBack.Load() }
+
 // fellBehind reports that the log ends before what was shown, and serves nobody
 // new until it is rebased: records below shown are lost to this replica, so that
 // the log is not complete when it has grown past shown again. Streams that are

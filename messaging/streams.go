@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/sirupsen/logrus"
 
 	"revocation-adapter/revocation"
 )
@@ -20,6 +22,10 @@ const (
 	IngestStream     = "INGEST"
 	LogStream        = "REVOCATIONS"
 	DeadLetterStream = "DEADLETTER"
+	GrantsStream     = "GRANTS"
+	AuditStream      = "AUDIT"
+	ClientsBucket    = "CLIENTS" // its stream is KV_CLIENTS
+	AnswersBucket    = "ANSWERS" // its stream is KV_ANSWERS
 
 	SubjectRevocation = "tokenRevocation"
 	SubjectApproval   = "tokenApproval"
@@ -27,6 +33,8 @@ const (
 
 	logSubjects        = "revoked.>"
 	deadLetterSubjects = "deadletter.>"
+	grantSubjects      = "grants.>"
+	auditSubjects      = "audit.>"
 )
 
 // ErrStreamDiffers means that a stream exists with other settings than ours.
@@ -84,17 +92,81 @@ func deadLetterConfig() jetstream.StreamConfig {
 	}
 }
 
+// grantsConfig: one message per token that was issued, the newest; the server
+// forgets it when its TTL ends. Reads come from the leader, so that a grant that
+// was acknowledged at one replica is found at every other.
+func grantsConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               GrantsStream,
+		Subjects:           []string{grantSubjects},
+		MaxMsgsPerSubject:  1,
+		AllowMsgTTL:        true,
+		AllowAtomicPublish: true,
+		DenyDelete:         true,
+		DenyPurge:          true,
+		Duplicates:         100 * time.Millisecond,
+	}
+}
+
+// auditStreamConfig: what was done, for a time, and as long as there is room; then
+// the oldest goes. Nobody can remove an entry.
+func auditStreamConfig(l AuditLimits) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               AuditStream,
+		Subjects:           []string{auditSubjects},
+		MaxAge:             cmp.Or(l.MaxAge, DefaultAuditAge),
+		MaxBytes:           cmp.Or(l.MaxBytes, DefaultAuditBytes),
+		AllowAtomicPublish: true,
+		DenyDelete:         true,
+		DenyPurge:          true,
+		Duplicates:         100 * time.Millisecond,
+	}
+}
+
+// bucketConfig is a bucket of keys and values as NATS makes it, but that reads
+// come from the leader.
+func bucketConfig(name string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              "KV_" + name,
+		Subjects:          []string{"$KV." + name + ".>"},
+		MaxMsgsPerSubject: 1,
+		Discard:           jetstream.DiscardNew,
+		AllowRollup:       true,
+		DenyDelete:        true,
+	}
+}
+
+func clientsConfig() jetstream.StreamConfig {
+	cfg := bucketConfig(ClientsBucket)
+	cfg.MaxBytes = maxClientBytes
+	return cfg
+}
+
+// answersConfig: an answer is kept for a day. A bucket that is full refuses more.
+func answersConfig() jetstream.StreamConfig {
+	cfg := bucketConfig(AnswersBucket)
+	cfg.MaxAge, cfg.MaxBytes = answerLife, maxAnswersBytes
+	return cfg
+}
+
 // openStream returns the stream of cfg, created if it is missing. It never
 // changes one that exists. A hub that cannot answer yet is asked until ctx ends.
 func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	return patiently(ctx, h.cfg.Log.WithField("stream", cfg.Name), func(ctx context.Context) (jetstream.Stream, error) {
+		return h.tryStream(ctx, cfg)
+	})
+}
+
+// patiently asks the hub until it answers, or ctx ends.
+func patiently[T any](ctx context.Context, log logrus.FieldLogger, ask func(context.Context) (T, error)) (T, error) {
 	for {
 		tryCtx, cancel := context.WithTimeout(ctx, apiTimeout)
-		s, err := h.tryStream(tryCtx, cfg)
+		answer, err := ask(tryCtx)
 		cancel()
 		if err == nil || !worthAnotherTry(err) || ctx.Err() != nil {
-			return s, err
+			return answer, err
 		}
-		h.cfg.Log.WithError(err).WithField("stream", cfg.Name).Warn("The hub is not ready, trying again")
+		log.WithError(err).Warn("The hub is not ready, trying again")
 		select {
 		case <-ctx.Done():
 		case <-time.After(500 * time.Millisecond):
@@ -105,7 +177,7 @@ func (h *Hub) openStream(ctx context.Context, cfg jetstream.StreamConfig) (jetst
 // worthAnotherTry: a cluster without a leader answers nobody, or with an error
 // that says so.
 func worthAnotherTry(err error) bool {
-	if errors.Is(err, ErrStreamDiffers) || errors.Is(err, ErrUnreadable) || errors.Is(err, ErrRebasing) {
+	if errors.Is(err, ErrStreamDiffers) || errors.Is(err, ErrUnreadable) || errors.Is(err, ErrRebasing) || errors.Is(err, nats.ErrConnectionClosed) {
 		return false
 	}
 	var api jetstream.JetStreamError
@@ -136,10 +208,29 @@ func (h *Hub) tryStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 	if slices.Equal(s.CachedInfo().Config.Subjects, []string{fencedSubject}) {
 		return nil, ErrRebasing
 	}
+	if cfg.Name == AuditStream {
+		return h.limitAudit(ctx, s, cfg)
+	}
 	if diff := difference(cfg, s.CachedInfo().Config); diff != "" {
 		return nil, fmt.Errorf("%w: %s", ErrStreamDiffers, diff)
 	}
 	return s, nil
+}
+
+// limitAudit gives the audit the bounds of this adapter: an operator may keep it
+// longer or shorter, and nothing that counts depends on it.
+func (h *Hub) limitAudit(ctx context.Context, s jetstream.Stream, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	is := s.CachedInfo().Config
+	was := cfg
+	was.MaxAge, was.MaxBytes = is.MaxAge, is.MaxBytes
+	if diff := difference(was, is); diff != "" {
+		return nil, fmt.Errorf("%w: %s", ErrStreamDiffers, diff)
+	}
+	if is.MaxAge == cfg.MaxAge && is.MaxBytes == cfg.MaxBytes {
+		return s, nil
+	}
+	is.MaxAge, is.MaxBytes = cfg.MaxAge, cfg.MaxBytes
+	return h.js.UpdateStream(ctx, is)
 }
 
 // difference names the settings of got that are not as we set them, or leave

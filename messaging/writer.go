@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
 
 	"revocation-adapter/revocation"
@@ -51,8 +50,12 @@ func NewWriter(hub *Hub, log *revocation.Log) *Writer { return &Writer{hub, log}
 
 // Outcome is what became of a revocation that was put into the log.
 type Outcome struct {
-	Changed bool  // false: the log said all of it already
-	Err     error // not nil: it is not known to be in the log; putting it again is safe
+	Changed bool             // false: the log said all of it already
+	Version uint64           // of the record that says it now; 0 with an Err
+	Was     revocation.State // of the record before; 0: there was none
+	Wider   bool             // tenants are told of it that were not told of the record before
+	Tenant  string           // of that record, whoever else is told of it; "": everybody is
+	Err     error            // not nil: it is not known to be in the log; putting it again is safe
 }
 
 // Put merges revocations into the records of their keys by compare-and-set, many
@@ -62,25 +65,29 @@ type Outcome struct {
 // answer was lost is found there.
 func (w *Writer) Put(ctx context.Context, rs ...revocation.Revocation) []Outcome {
 	outcomes := make([]Outcome, len(rs))
-	if w.hub.wentBack.Load() {
-		for i := range outcomes {
-			outcomes[i].Err = ErrWentBack
-		}
-		return outcomes
-	}
 	keys, of := group(rs)
 	for _, k := range keys {
 		_, _, k.stored = w.log.Find(k.want.Domain, k.want.Key, k.want.Digest)
 	}
 	for batch := range slices.Chunk(keys, MaxBatch) {
-		batchCtx, cancel := context.WithTimeout(ctx, writeTimeout)
-		w.writeAll(batchCtx, batch)
-		cancel()
+		w.put(ctx, batch)
 	}
 	for i, at := range of {
-		outcomes[i] = Outcome{at.write.Changed && at.adds, at.write.Err}
+		outcomes[i] = at.write.Outcome
+		outcomes[i].Changed = outcomes[i].Changed && at.adds
 	}
 	return outcomes
+}
+
+// put writes up to MaxBatch records. Each has its outcome then.
+func (w *Writer) put(ctx context.Context, batch []*write) {
+	if w.hub.wentBack.Load() {
+		fail(batch, ErrWentBack)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	w.writeAll(ctx, batch)
 }
 
 // write is the record of one key on its way into the log.
@@ -91,6 +98,9 @@ type write struct {
 	last    uint64                // sequence that the record must replace; 0: there is none
 	stored  bool                  // something is, or may be: read it first
 	same    bool                  // what is stored says all of want
+	decided bool                  // want is later than what it overturns, whatever the clocks say
+	anew    time.Duration         // of decided: a date in place of an unknown expiry that is later by more is written
+	keep    time.Duration         // how long beyond its expiry the hub keeps it, if that is more than the grace
 	Outcome
 }
 
@@ -131,7 +141,7 @@ func (w *Writer) writeAll(ctx context.Context, batch []*write) {
 }
 
 // each calls do for each write, many at the same time.
-func each(batch []*write, do func(*write)) {
+func each[T any](batch []T, do func(T)) {
 	var group errgroup.Group
 	group.SetLimit(maxRequests)
 	for _, k := range batch {
@@ -151,10 +161,11 @@ func (w *Writer) write(ctx context.Context, batch []*write) {
 		if len(batch) == 0 {
 			return
 		}
-		err := w.publish(ctx, batch)
+		last, err := w.publish(ctx, batch)
 		if err == nil {
-			for _, k := range batch {
-				k.Changed = true
+			first := last - uint64(len(batch)-1)
+			for i, k := range batch {
+				k.Changed, k.Version, k.Tenant = true, first+uint64(i), k.record.Tenant
 			}
 			return
 		}
@@ -167,11 +178,11 @@ func (w *Writer) write(ctx context.Context, batch []*write) {
 			w.writeAll(ctx, batch[:half])
 			w.writeAll(ctx, batch[half:])
 			return
-		case permanent(err) || ctx.Err() != nil:
+		case permanent(err) || ended(ctx, err):
 			fail(batch, err)
 			return
 		case !conflict(err):
-			pause = w.wait(ctx, pause)
+			pause = wait(ctx, pause)
 		case try == maxTries:
 			fail(batch, ErrConflict)
 			return
@@ -185,7 +196,8 @@ func fail(batch []*write, err error) {
 	}
 }
 
-func (w *Writer) wait(ctx context.Context, pause time.Duration) time.Duration {
+// wait waits before another try, and returns how long to wait before the next.
+func wait(ctx context.Context, pause time.Duration) time.Duration {
 	select {
 	case <-time.After(pause):
 	case <-ctx.Done():
@@ -197,7 +209,7 @@ func (w *Writer) wait(ctx context.Context, pause time.Duration) time.Duration {
 // change it.
 func (w *Writer) read(ctx context.Context, batch []*write) []*write {
 	each(batch, func(k *write) {
-		k.record, k.last, k.same = k.want, 0, false
+		k.record, k.last, k.same, k.Was, k.Wider = k.want, 0, false, 0, false
 		if k.stored {
 			w.merge(ctx, k)
 		}
@@ -221,62 +233,60 @@ func (w *Writer) merge(ctx context.Context, k *write) {
 				k.Err = fmt.Errorf("read the record: %w", err)
 				return
 			}
-			k.last, k.record = msg.Sequence, revocation.Merge(old, k.want)
-			k.same = revocation.Equal(k.record, old)
+			k.over(old, msg.Sequence)
 			return
-		case ctx.Err() != nil:
+		case ended(ctx, err):
 			k.Err = fmt.Errorf("read the record: %w", err)
 			return
 		}
-		pause = w.wait(ctx, pause)
+		pause = wait(ctx, pause)
 	}
+}
+
+// over merges the write with the record that is stored at a sequence.
+func (k *write) over(old revocation.Revocation, sequence uint64) {
+	want := k.want
+	if k.decided {
+		want = want.After(old)
+	}
+	k.last, k.record, k.Was = sequence, revocation.Merge(old, want), old.State
+	k.Wider = k.record.Tenant != old.Tenant
+	k.same = revocation.Equal(k.record, old) || k.decided && k.repeats(old)
+	if k.same {
+		k.Version, k.Tenant = sequence, k.record.Tenant
+	}
+}
+
+// repeats says whether gateways would learn nothing from the record that old has not
+// told them: who decides once more what holds already changes nothing. The date in
+// place of an expiry that nobody knows is counted anew when that is worth a write.
+func (k *write) repeats(old revocation.Revocation) bool {
+	merged := k.record
+	guessed := old.Lifetime == revocation.Unknown && merged.Lifetime == revocation.Unknown
+	longer := merged.Expiry != old.Expiry && (!guessed || merged.Expiry-old.Expiry > k.anew.Milliseconds())
+	return !longer && merged.State == old.State && merged.Lifetime == old.Lifetime && merged.Before == old.Before &&
+		merged.Tenant == old.Tenant && merged.Kind == old.Kind
 }
 
 // publish writes a batch whole or not at all: each record only if the sequence
-// that it was merged with is still the newest of its subject.
-func (w *Writer) publish(ctx context.Context, batch []*write) error {
+// that it was merged with is still the newest of its subject. It returns the
+// sequence of the last; those before it have the numbers before.
+func (w *Writer) publish(ctx context.Context, batch []*write) (sequence uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	if len(batch) == 1 {
-		msg, err := w.message(batch[0])
-		if err != nil {
-			return err
-		}
-		return w.send(ctx, msg, batch[0].last)
-	}
-	select {
-	case w.hub.batches <- struct{}{}:
-		defer func() { <-w.hub.batches }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	id := nuid.Next()
-	for i, k := range batch {
+	msgs := make([]*nats.Msg, 0, len(batch))
+	for _, k := range batch {
 		msg, err := w.message(k)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		msg.Header.Set(headerBatchID, id)
-		msg.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
-		if i == len(batch)-1 {
-			msg.Header.Set(headerBatchCommit, "1")
-			return w.send(ctx, msg, k.last)
-		}
-		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(k.last, 10))
-		if err := w.hub.conn.PublishMsg(msg); err != nil {
-			return fmt.Errorf("write a batch: %w", err)
-		}
+		msgs = append(msgs, msg)
 	}
-	return nil
+	if sequence, err = w.hub.publish(ctx, w.hub.batches, msgs...); err != nil {
+		return 0, fmt.Errorf("write the record: %w", err)
+	}
+	return sequence, nil
 }
-
-// The headers of an atomic batch; the last message of it carries the commit, and
-// gets the answer.
-const (
-	headerBatchID       = "Nats-Batch-Id"
-	headerBatchSequence = "Nats-Batch-Sequence"
-	headerBatchCommit   = "Nats-Batch-Commit"
-)
 
 // message is a record as it is stored. Headers are stored with it and read by
 // every replica that starts: no more than needed.
@@ -286,39 +296,9 @@ func (w *Writer) message(k *write) (*nats.Msg, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
 	msg := &nats.Msg{Subject: k.subject, Data: data, Header: nats.Header{}}
-	if ttl := k.record.TTL(w.hub.cfg.Now(), w.hub.cfg.Grace); ttl > 0 {
+	expect(msg, k.last)
+	if ttl := k.record.TTL(w.hub.cfg.Now(), max(w.hub.cfg.Grace, k.keep)); ttl > 0 {
 		msg.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(ttl, 10))
 	}
 	return msg, nil
-}
-
-func (w *Writer) send(ctx context.Context, msg *nats.Msg, last uint64) error {
-	if _, err := w.hub.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(last)); err != nil {
-		return fmt.Errorf("write the record: %w", err)
-	}
-	return nil
-}
-
-// conflict says whether another writer changed a subject meanwhile.
-func conflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
-}
-
-// Faults that have the code of a bad request, and are none.
-const (
-	codeAccountFull     jetstream.ErrorCode = 10002
-	codeBatchIncomplete jetstream.ErrorCode = 10176 // a message of it did not reach the hub
-)
-
-// permanent says whether another try cannot help. An outage is none: a
-// revocation that waits in INGEST is worth more than one among the dead letters.
-func permanent(err error) bool {
-	if errors.Is(err, ErrRecord) || errors.Is(err, nats.ErrMaxPayload) {
-		return true
-	}
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code == 400 && !conflict(err) &&
-		api.ErrorCode != codeAccountFull && api.ErrorCode != codeBatchIncomplete
 }

@@ -84,7 +84,11 @@ func TestPutOneKeyTwice(t *testing.T) {
 	w := messaging.NewWriter(r.hub, r.log)
 	now := time.Now()
 	outcomes := w.Put(t.Context(), revoked("a", now), revoked("b", now), revoked("a", now), approved("a", now.Add(time.Second)))
-	want := []messaging.Outcome{{Changed: true}, {Changed: true}, {}, {Changed: true}}
+	_, a := r.record(t, revocation.DomainToken, "a")
+	_, b := r.record(t, revocation.DomainToken, "b")
+	want := []messaging.Outcome{
+		{Changed: true, Version: a.Sequence}, {Changed: true, Version: b.Sequence}, {Version: a.Sequence}, {Changed: true, Version: a.Sequence},
+	}
 	for i, o := range outcomes {
 		if o != want[i] {
 			t.Errorf("%d: %+v, want %+v", i, o, want[i])
@@ -220,4 +224,38 @@ func TestPutEndsWithItsContext(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
+}
+
+// Every outcome names the record that says it: of a batch, of the halves of one
+// that was refused, and where nothing was written.
+func TestOutcomesNameTheirVersions(t *testing.T) {
+	t.Parallel()
+	r := follow(t, embedded(t))
+	r.awaitReady(t)
+	now := time.Now()
+	keys := func(from, to int) (rs []revocation.Revocation) {
+		for i := from; i < to; i++ {
+			rs = append(rs, revoked(fmt.Sprint("jti-", i), now))
+		}
+		return rs
+	}
+	other := revocation.NewLog(grace) // knows nothing: it expects every key to be new
+	check := func(name string, rs []revocation.Revocation, changed int) {
+		t.Helper()
+		outcomes := messaging.NewWriter(r.hub, other).Put(t.Context(), rs...)
+		if n := count(t, outcomes); n != changed {
+			t.Errorf("%s: %d changed the log, want %d", name, n, changed)
+		}
+		for i, o := range outcomes {
+			if _, msg := r.record(t, revocation.DomainToken, rs[i].Key); o.Version != msg.Sequence {
+				t.Errorf("%s: %s is of version %d, its record of %d", name, rs[i].Key, o.Version, msg.Sequence)
+			}
+		}
+	}
+	check("one", keys(0, 1), 1)
+	check("a few", keys(1, 8), 7)
+	check("a batch", keys(10, 60), 50)
+	check("halves", keys(40, 120), 60)
+	check("two batches", keys(200, 1300), 1100)
+	check("known already", keys(10, 60), 0)
 }

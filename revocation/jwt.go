@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -44,16 +45,17 @@ func ReadJWT(token string) (Claims, error) {
 	if err := CheckKey(id); err != nil {
 		return Claims{}, fmt.Errorf("the jti of the JWT: %w", err)
 	}
-	expiry, life, err := readExp(payload["exp"])
+	expiry, life, err := ReadExpiry(payload["exp"])
 	if err != nil {
 		return Claims{}, err
 	}
 	return Claims{ID: id, Expiry: expiry, Lifetime: life}, nil
 }
 
-// readExp reads a NumericDate: seconds since the epoch, possibly with a
-// fraction.
-func readExp(exp json.RawMessage) (int64, Lifetime, error) {
+// ReadExpiry reads the JSON text of exp, a NumericDate: seconds since the epoch,
+// possibly with a fraction. What it returns is in milliseconds; Never without
+// one. Its error quotes nothing of the token.
+func ReadExpiry(exp json.RawMessage) (int64, Lifetime, error) {
 	if exp == nil || string(exp) == "null" {
 		return Never, Forever, nil
 	}
@@ -80,3 +82,19 @@ func decodeSegment(segment string) map[string]json.RawMessage {
 	}
 	return members
 }
+
+// SignatureDigests returns the digests by which a JWT may be revoked where only
+// its signature was known: of its third segment without padding, and with. Where
+// it wants none, they are equal. It allocates nothing.
+func SignatureDigests(signature string) (bare, padded Digest) {
+	buf := append(make([]byte, 0, longKey+8), DomainToken.String()...)
+	buf = append(append(buf, 0), signature...)
+	h := sha256.New()
+	_, _ = h.Write(buf) // a hash never fails
+	var sum [sha256.Size]byte
+	bare = Digest(h.Sum(sum[:0]))
+	_, _ = h.Write(append(buf[:0], padding(signature)...))
+	return bare, Digest(h.Sum(sum[:0]))
+}
+
+func padding(segment string) string { return "==="[:-len(segment)&3] }

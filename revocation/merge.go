@@ -14,7 +14,7 @@ const keptEvents = 4
 //
 //   - the later event decides the state, and revoked wins a tie;
 //   - an event that came more than once counts at its first time, whichever copy
-//     is seen first;
+//     is seen first, and with what that copy says of it;
 //   - the expiry is the greatest ever seen, and so is the lifetime;
 //   - a rule covers what was issued before the latest time that any event named;
 //   - what two tenants say, or one and nobody, is of no tenant: it is told to all;
@@ -92,6 +92,18 @@ func (r Revocation) repeats(record Revocation) bool {
 	return len(r.Events) > 0
 }
 
+// order tells copies of one event apart, the one that counts first. The texts
+// are compared last: they decide nothing, but must fall the same way everywhere.
+func (e Event) order(other Event) int {
+	return cmp.Or(
+		cmp.Compare(e.Time, other.Time),
+		cmp.Compare(other.State, e.State),
+		strings.Compare(e.Source, other.Source),
+		strings.Compare(e.Actor, other.Actor),
+		strings.Compare(e.Reason, other.Reason),
+	)
+}
+
 // same says whether two are copies of one event.
 func (e Event) same(other Event) bool { return e.ID == other.ID }
 
@@ -101,7 +113,7 @@ func (e Event) same(other Event) bool { return e.ID == other.ID }
 func mergeEvents(a, b []Event) []Event {
 	all := slices.Concat(a, b)
 	slices.SortFunc(all, func(x, y Event) int {
-		return cmp.Or(strings.Compare(x.ID, y.ID), cmp.Compare(x.Time, y.Time), cmp.Compare(y.State, x.State))
+		return cmp.Or(strings.Compare(x.ID, y.ID), x.order(y))
 	})
 	all = slices.CompactFunc(all, func(x, y Event) bool { return x.ID != "" && x.same(y) })
 	newestFirst := func(x, y Event) int {

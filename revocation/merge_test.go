@@ -32,8 +32,16 @@ func event(rng *rand.Rand, n int) revocation.Revocation {
 	case 1: // an event without an id
 	default:
 		r.Events = []revocation.Event{{ID: fmt.Sprintf("e%d", n), Time: r.Time, State: r.State}}
+		tell(rng, &r.Events[0])
 	}
 	return r
+}
+
+// tell has an event say something of itself, of few enough values that copies
+// differ in one of them alone.
+func tell(rng *rand.Rand, e *revocation.Event) {
+	pick := func(texts ...string) string { return texts[rng.IntN(len(texts))] }
+	e.Source, e.Actor, e.Reason = pick("http", "nats"), pick("", "alice", "bob"), pick("", "stolen", "left")
 }
 
 func fold(events []revocation.Revocation) revocation.Revocation {
@@ -74,6 +82,7 @@ func TestMergeOfCopiesInAnyOrderIsOneRecord(t *testing.T) {
 			e := event(rng, n)
 			e.Lifetime, e.Expiry, e.Time = revocation.Dated, 1000, int64(1+rng.IntN(8))
 			e.Events = []revocation.Event{{ID: fmt.Sprint("e", n), Time: e.Time, State: e.State}}
+			tell(rng, &e.Events[0])
 			for range 1 + rng.IntN(3) {
 				events = append(events, e)
 				if first, known := want[e.Events[0].ID]; !known || e.Time < first.Time {
@@ -81,6 +90,7 @@ func TestMergeOfCopiesInAnyOrderIsOneRecord(t *testing.T) {
 				}
 				e.Time += int64(rng.IntN(6))
 				e.Events = []revocation.Event{{ID: fmt.Sprint("e", n), Time: e.Time, State: e.State}}
+				tell(rng, &e.Events[0])
 			}
 		}
 		var last revocation.Revocation
@@ -191,6 +201,30 @@ func TestMerge(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Two copies of one event that say different things of it end as one, and so do
+// three, in any order. Of an event that is no longer listed nothing is kept.
+func TestMergeOfCopiesThatSayDifferentThings(t *testing.T) {
+	of := func(time int64, actor string) revocation.Revocation {
+		return revocation.Revocation{
+			Domain: revocation.DomainToken, Key: "j", State: revocation.Revoked, Time: time, Expiry: 1, Lifetime: revocation.Dated,
+			Events: []revocation.Event{{ID: "e1", Time: time, State: revocation.Revoked, Actor: actor, Reason: "of " + actor}},
+		}
+	}
+	first, second, third := of(1, "zoe"), of(2, "alice"), of(2, "bob")
+	for _, order := range [][]revocation.Revocation{{first, second, third}, {third, second, first}, {second, first, third, second}} {
+		got := fold(order)
+		if len(got.Events) != 1 || got.Events[0] != first.Events[0] {
+			t.Errorf("got %+v, want the first copy's %+v", got.Events, first.Events)
+		}
+	}
+	if a, b := fold([]revocation.Revocation{second, third}), fold([]revocation.Revocation{third, second}); !revocation.Equal(a, b) {
+		t.Errorf("of the same time: %+v or %+v", a.Events, b.Events)
+	}
+	if revocation.Equal(second, third) {
+		t.Error("two records are equal that say different things of an event")
 	}
 }
 

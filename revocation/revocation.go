@@ -114,12 +114,30 @@ const NamePrefix = "sha256:"
 // in the hub's subject and at the gateway.
 type Digest [16]byte
 
-// DigestOf returns the digest of key in domain d.
-func DigestOf(d Domain, key string) Digest {
-	buf := make([]byte, 0, 128)
-	buf = append(buf, d.String()...)
-	buf = append(buf, 0)
-	buf = append(buf, key...)
+// DigestOf returns the digest of key in domain d. It allocates nothing for a
+// jti, nor for the signature of a JWT.
+func DigestOf(d Domain, key string) Digest { return digestOf(d, key, "", "") }
+
+// shortKey and longKey are how long keys are of which the digest is made without
+// an allocation, in bytes: a jti, and the signature of a JWT.
+const (
+	shortKey = 120
+	longKey  = 696
+)
+
+// digestOf returns the digest of a key in three pieces.
+func digestOf(d Domain, a, b, c string) Digest {
+	if len(a)+len(b)+len(c) > shortKey {
+		return sum(append(make([]byte, 0, longKey+8), d.String()...), a, b, c)
+	}
+	return sum(append(make([]byte, 0, shortKey+8), d.String()...), a, b, c)
+}
+
+func sum(buf []byte, a, b, c string) Digest {
+	return shortened(append(append(append(append(buf, 0), a...), b...), c...))
+}
+
+func shortened(buf []byte) Digest {
 	sum := sha256.Sum256(buf)
 	return Digest(sum[:16])
 }
@@ -144,11 +162,15 @@ type Revocation struct {
 	Events   []Event // the newest first: the last four that had an id, and of all others the last; nil: one without
 }
 
-// Event is one event that went into a Revocation.
+// Event is one event that went into a Revocation. Source, Actor and Reason are
+// kept of those that have an id.
 type Event struct {
-	ID    string // empty: of those that have none, or are no longer listed
-	Time  int64  // microseconds since the epoch
-	State State
+	ID     string // empty: of those that have none, or are no longer listed
+	Time   int64  // microseconds since the epoch
+	State  State
+	Source string // the way in
+	Actor  string // who decided it, as its source knows them
+	Reason string // why, in a person's words
 }
 
 // The faults of Check.

@@ -16,6 +16,9 @@ var ErrRule = errors.New("not a rule")
 // Key is the key of the rule in DomainRule: claim, "=", value.
 func (r Rule) Key() string { return r.Claim + "=" + r.Value }
 
+// Digest is that of the key in DomainRule.
+func (r Rule) Digest() Digest { return digestOf(DomainRule, r.Claim, "=", r.Value) }
+
 // Check reports why r cannot be a rule, or nil. It quotes no value.
 func (r Rule) Check() error {
 	switch {

@@ -83,6 +83,15 @@ func (c Change) AppendName(dst []byte) []byte { return c.seg.appendName(dst, c.r
 // Name is AppendName as a string.
 func (c Change) Name() string { return string(c.AppendName(make([]byte, 0, uuidLen))) }
 
+// Digest is the digest of the key in its domain.
+func (c Change) Digest() Digest {
+	if c.rec.form != formUUID {
+		return c.rec.id
+	}
+	buf := append(append(make([]byte, 0, len("token")+1+uuidLen), c.Domain.String()...), 0)
+	return shortened(appendUUID(buf, c.rec.id))
+}
+
 // Expired says whether the change has ceased to count at now, grace included.
 func (c Change) Expired(now time.Time, grace time.Duration) bool {
 	return expired(c.Expiry, now.UnixMilli(), grace.Milliseconds())

@@ -26,12 +26,19 @@ type Cache struct {
 	grace time.Duration
 	last  func(context.Context) (uint64, error) // last sequence of the hub's log
 	now   func() time.Time
-	memos [kinds + 1]memo // by kind, and of those who ask for some tenants
+	hub   func() string                         // identity of the hub's log
+	fresh func() (version uint64, at time.Time) // what the log is known to hold
+	memos [kinds + 1]memo                       // by kind, and of those who ask for some tenants
 
-	scratch sync.Pool                           // of *[]byte, for encoders
+	scratch sync.Pool // of *[]byte, for encoders
+	packers chan *packer
+	pages   pages
 	current atomic.Pointer[revocation.Snapshot] // what streams are served from
+	told    atomic.Pointer[freshness]           // of which they are to be told
 
-	ticked bool // run's: who waits for a time is due
+	// These are run's.
+	ticked bool // who waits for a time is due
+	beaten bool // who is told how fresh the log is, is due
 
 	mu   sync.Mutex
 	lots [lots]lot
@@ -50,8 +57,9 @@ type wait uint8
 const (
 	forVersions wait = iota // each that is published
 	forRules                // those at which rules changed
+	forBatches              // each that is published, and each heartbeat
 
-	lots = 2
+	lots = 3
 )
 
 // newest is how far s has come with what is waited for.
@@ -64,11 +72,15 @@ func (w wait) newest(s *revocation.Snapshot) uint64 {
 
 func (c *Cache) open(cfg Config) {
 	c.log, c.grace, c.last, c.now = cfg.Revocations, cfg.Grace, cfg.Last, cfg.Now
+	c.hub, c.fresh = cfg.Identity, cfg.Complete
 	c.current.Store(c.log.Snapshot())
 	for i := range c.memos {
 		c.memos[i].entries = make([]*memoEntry, memoSize)
 	}
 	c.memos[kinds].entries = make([]*memoEntry, memoAudience)
+	c.told.Store(&freshness{})
+	c.packers = make(chan *packer, 2)
+	c.pages.held = map[pageKey]*page{}
 }
 
 // watch is a stream that waits.
@@ -138,7 +150,7 @@ func (c *Cache) take(from wait, s *revocation.Snapshot, spare []watch) []watch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := &c.lots[from]
-	if from.newest(s) <= l.served && (l.timed == 0 || !c.ticked) {
+	if from.newest(s) <= l.served && (l.timed == 0 || !c.ticked) && (from != forBatches || !c.beaten) {
 		return nil
 	}
 	l.served = max(l.served, from.newest(s))
@@ -156,7 +168,11 @@ func (c *Cache) take(from wait, s *revocation.Snapshot, spare []watch) []watch {
 func (c *Cache) waitsForTime() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lots[forVersions].timed+c.lots[forRules].timed > 0
+	timed := 0
+	for i := range c.lots {
+		timed += c.lots[i].timed
+	}
+	return timed > 0
 }
 
 // run serves the parked watches until ctx ends, whenever the log has published:
@@ -172,16 +188,17 @@ func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) err
 	defer retry.Stop()
 	for {
 		shown := c.current.Load()
-		c.ticked = false
+		c.ticked, c.beaten = false, false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-shown.Next():
 		case <-retry.C:
-			if !c.waitsForTime() {
+			c.pages.forget(c.now)
+			c.ticked, c.beaten = c.waitsForTime(), c.beat()
+			if !c.ticked && !c.beaten {
 				continue
 			}
-			c.ticked = true
 		}
 		s := c.log.Snapshot()
 		if s.Version() != shown.Version() {
@@ -191,6 +208,9 @@ func (c *Cache) run(ctx context.Context, publish func(*revocation.Snapshot)) err
 		served := 0
 		for from := range spare {
 			served += c.serve(wait(from), s, &spare[from])
+		}
+		if s.Version() == shown.Version() {
+			continue // a heartbeat alone must not hold up what comes next
 		}
 		if pause := breath(served); pause > 0 {
 			select {
@@ -258,9 +278,10 @@ var errNoLast = status.Error(codes.Unavailable, "the hub does not say how far it
 // position says where a client that claims version stands: there, or at 0 if
 // the version is none of ours, or was reached by another audience. A version
 // ahead of this replica but not of the hub's log is ours: the answer waits for
-// it. Where nobody can say, the client is told to try another replica.
-func (c *Cache) position(ctx context.Context, claim string, of *audience) (uint64, error) {
-	text, same := strings.CutSuffix(claim, of.suffix())
+// it. Where nobody can say, the client is told to try another replica. Proof is
+// what the version must end with.
+func (c *Cache) position(ctx context.Context, claim, proof string) (uint64, error) {
+	text, same := strings.CutSuffix(claim, proof)
 	version, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || !same {
 		return 0, nil //nolint:nilerr // not a version of ours: the whole set

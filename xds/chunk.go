@@ -25,6 +25,8 @@ type chunk struct {
 	at      time.Time
 	wire    []byte // resources and removed resources, as fields of the response
 	entries int    // how many those are
+	full    bool   // of a batch: more follows
+	fresh   freshness
 }
 
 // protocol says which of a chunk's forms is wanted.
@@ -33,6 +35,8 @@ type protocol uint8
 const (
 	sotw protocol = iota
 	delta
+
+	protocols = 2
 )
 
 func (p protocol) String() string {
@@ -118,7 +122,8 @@ type memoKey struct {
 	from, head uint64
 	form       protocol
 	proof      string // of the audience
-	second     int64  // since the epoch: what has expired and what is left to live change with it
+	second     int64  // since the epoch: what has expired and what is left to live change with it; not of batches
+	fresh      freshness
 }
 
 type memoEntry struct {

@@ -106,7 +106,7 @@ func (st *deltaStream) OnStreamDeltaRequest(_ int64, req *discovery.DeltaDiscove
 func (st *deltaTopic) hear(req *discovery.DeltaDiscoveryRequest) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	switch st.answered = st.answer(req.GetResponseNonce(), req.GetErrorDetail()); st.answered {
+	switch st.answered = st.answer(req.GetResponseNonce(), st.flying(), req.GetErrorDetail()); st.answered {
 	case acked:
 		st.waiting = false
 		if len(st.owed) == 0 && st.position >= st.until {
@@ -188,6 +188,7 @@ func (st *deltaTopic) subscribe(req *cache.DeltaRequest, sub cache.Subscription)
 	} else if sub.IsWildcard() && !st.wildcard { // of the rest nothing is known
 		st.compare(st.cache.now())
 		st.position, st.initial = 0, nil
+		st.view.begin(st.kind, delta, 0)
 	}
 	st.wildcard = sub.IsWildcard()
 	if first || namesAny(req) {
@@ -222,6 +223,7 @@ func (st *deltaTopic) forgive() {
 // then what changes.
 func (st *deltaTopic) join(sub cache.Subscription) {
 	st.joined = true
+	st.view.begin(st.kind, delta, 0) // names say what it holds, not what it was told to forget
 	st.until = st.cache.current.Load().Version()
 	if held := sub.ReturnedResources(); len(held) > 0 {
 		st.initial, st.held = maps.Clone(held), count(held)

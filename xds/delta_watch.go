@@ -129,8 +129,8 @@ func (st *deltaTopic) some(s *revocation.Snapshot, now time.Time) *chunk {
 // hears of, there is none, and the position moves on by itself.
 func (st *deltaTopic) unlessEmpty(c *chunk) *delivery {
 	if c.entries == 0 {
+		st.view.pass(st.kind, delta, st.position, c.to)
 		st.position = c.to
-		st.gw.ack(st.kind, c.to)
 		return nil
 	}
 	return &delivery{chunk: c, from: st.position}

@@ -3,9 +3,11 @@ package xds
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/credentials"
@@ -16,75 +18,147 @@ import (
 
 // gateway is whoever holds streams under one identity.
 type gateway struct {
-	name    string
-	acked   [kinds]atomic.Uint64 // newest version that it ACKed, over all its streams
-	nacks   atomic.Uint64
-	streams [2]int     // by protocol; under gateways.mu, as the rest
-	wanted  [kinds]int // streams that carry the kind
-	limited int        // streams that carry some tenants only
+	name, address string
+	since         time.Time
+	nacks         atomic.Uint64
+	lastNACK      atomic.Pointer[string]
+	views         []*view // one for each set of tenants that its streams ask for; under gateways.mu
 }
 
-// ack notes that the gateway is at a version: it said so, or there was nothing to
-// tell it up to there.
-func (g *gateway) ack(k kind, version uint64) {
-	for {
-		old := g.acked[k].Load()
-		if old >= version || g.acked[k].CompareAndSwap(old, version) {
+// view is what those streams of a gateway have come to that ask for the same
+// tenants. What was reached with some tenants says nothing about others.
+type view struct {
+	gateway  *gateway
+	all      *gateways
+	audience *audience
+	acked    [kinds][protocols]atomic.Uint64 // newest version that it ACKed, over all the view's streams
+	wanted   [kinds][protocols]int           // streams that carry the kind; under gateways.mu, as the next
+	streams  [protocols]int
+}
+
+// ack notes that the gateway has a version.
+func (v *view) ack(k kind, p protocol, version uint64) { v.raise(k, p, 0, version) }
+
+// pass notes that there was nothing to tell the gateway after a version that it
+// has. One that has begun anew since does not have it.
+func (v *view) pass(k kind, p protocol, from, to uint64) { v.raise(k, p, from, to) }
+
+func (v *view) raise(k kind, p protocol, from, to uint64) {
+	for acked := &v.acked[k][p]; ; {
+		old := acked.Load()
+		if old >= to || old < from {
+			return
+		}
+		if acked.CompareAndSwap(old, to) {
+			v.all.acked(v.gateway.name)
 			return
 		}
 	}
 }
 
-// behind is how many versions the gateway is behind s, with what it wants.
+// begin notes what the gateway says that it has when it opens a stream, or asks
+// for everything anew: no more than that, whatever an older stream of it has
+// ACKed, for it may have been restarted since.
+func (v *view) begin(k kind, p protocol, version uint64) {
+	v.acked[k][p].Store(version)
+	v.all.changed(v.gateway.name)
+}
+
+// reached is the newest version of a kind that was ACKed, by either protocol.
+func (v *view) reached(k kind) uint64 { return max(v.acked[k][sotw].Load(), v.acked[k][delta].Load()) }
+
+// carries says whether a stream of the view carries a kind. Under gateways.mu.
+func (v *view) carries(k kind) bool { return v.wanted[k][sotw]+v.wanted[k][delta] > 0 }
+
+// behind is how many versions the gateway is behind s, with what it wants. Under
+// gateways.mu.
 func (g *gateway) behind(s *revocation.Snapshot) (versions uint64) {
-	for k := range kind(kinds) {
-		acked := g.acked[k].Load()
-		if g.wanted[k] > 0 && (acked == 0 || acked < k.newest(s)) {
-			versions = max(versions, s.Version()-min(s.Version(), acked))
+	for _, v := range g.views {
+		for k := range kind(kinds) {
+			acked := v.reached(k)
+			if v.carries(k) && (acked == 0 || acked < k.newest(s)) {
+				versions = max(versions, s.Version()-min(s.Version(), acked))
+			}
 		}
 	}
 	return versions
 }
 
-func (g *gateway) nack() { g.nacks.Add(1) }
+// maxFault is how much of a refusal's reason is kept, in bytes.
+const maxFault = 200
 
-// gateways are those that hold a stream now.
+func (g *gateway) nack(reason string) {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxFault)], "?")
+	g.lastNACK.Store(&reason)
+	g.nacks.Add(1)
+}
+
+// gateways are those that hold a stream now, and who waits for their ACKs.
 type gateways struct {
+	changes atomic.Uint64             // counts what is not an ACK
+	waiters atomic.Pointer[[]*waiter] // nil: nobody waits; written under mu, never in place
+
 	mu     sync.Mutex
 	byName map[string]*gateway
 }
 
-func (gs *gateways) join(name string, p protocol, a *audience) *gateway {
+// caller is who opens a stream.
+type caller struct {
+	name, address string
+	at            time.Time
+	form          protocol
+	audience      *audience
+}
+
+func (gs *gateways) join(c caller) *view {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	g := gs.byName[name]
+	g := gs.byName[c.name]
 	if g == nil {
-		g = &gateway{name: name}
-		gs.byName[name] = g
+		g = &gateway{name: c.name, since: c.at}
+		gs.byName[c.name] = g
 	}
-	g.streams[p]++
-	if a != nil {
-		g.limited++
-	}
-	return g
+	g.address = c.address
+	v := g.view(gs, c.audience)
+	v.streams[c.form]++
+	gs.changed(c.name)
+	return v
 }
 
-// want notes that n streams more carry a kind to g.
-func (gs *gateways) want(g *gateway, k kind, n int) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	g.wanted[k] += n
+// view is that of an audience, which is made where there is none. Under
+// gateways.mu.
+func (g *gateway) view(gs *gateways, a *audience) *view {
+	for _, v := range g.views {
+		if v.audience.suffix() == a.suffix() {
+			return v
+		}
+	}
+	v := &view{gateway: g, all: gs, audience: a}
+	g.views = append(g.views, v)
+	return v
 }
 
-func (gs *gateways) leave(g *gateway, p protocol, a *audience) {
+// want notes that n streams more carry a kind to the gateway.
+func (gs *gateways) want(v *view, k kind, p protocol, n int) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	if a != nil {
-		g.limited--
+	if v.wanted[k][p] += n; v.wanted[k][p] == 0 {
+		v.acked[k][p].Store(0) // who comes again says what he has
 	}
-	if g.streams[p]--; g.streams[sotw]+g.streams[delta] == 0 {
+	gs.changed(v.gateway.name)
+}
+
+func (gs *gateways) leave(v *view, p protocol) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g := v.gateway
+	if v.streams[p]--; v.streams[sotw]+v.streams[delta] == 0 {
+		g.views = slices.DeleteFunc(g.views, func(other *view) bool { return other == v })
+	}
+	if len(g.views) == 0 {
 		delete(gs.byName, g.name)
 	}
+	gs.changed(g.name)
 }
 
 // each calls f for every gateway, whose fields f may read.
@@ -121,6 +195,14 @@ func identity(ctx context.Context, node *core.Node) string {
 	}
 	name := strings.ToValidUTF8(strings.Join(parts, "/"), "?")
 	return strings.ToValidUTF8(name[:min(len(name), maxName)], "")
+}
+
+// addressOf is that of the peer.
+func addressOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 func subjectOf(p *peer.Peer) string {

@@ -15,16 +15,31 @@ const (
 	TypeURL = "type.googleapis.com/wso2.discovery.keymgt.RevokedToken"
 	// RuleTypeURL is that of rules: revocation.v1.Rule, called claim=value.
 	RuleTypeURL = "type.googleapis.com/revocation.v1.Rule"
+	// BatchTypeURL is that of what enforcers are told: revocation.v1.Batch, tokens
+	// and rules together, which has no name.
+	BatchTypeURL = "type.googleapis.com/revocation.v1.Batch"
 )
 
-// kind is a type of resources. Each is a series of the log.
+// kind is a type of resources. Tokens and rules are a series of the log each,
+// batches hold both.
 type kind uint8
 
 const (
-	tokens = kind(revocation.Tokens)
-	rules  = kind(revocation.Rules)
-	kinds  = 2
+	tokens  = kind(revocation.Tokens)
+	rules   = kind(revocation.Rules)
+	batches = kind(2)
+	kinds   = 3
 )
+
+func (k kind) String() string {
+	switch k {
+	case rules:
+		return "rules"
+	case batches:
+		return "batches"
+	}
+	return "tokens"
+}
 
 // kindOf returns the kind that a type URL names.
 func kindOf(url string) (k kind, ok bool) {
@@ -33,13 +48,26 @@ func kindOf(url string) (k kind, ok bool) {
 		return tokens, true
 	case RuleTypeURL:
 		return rules, true
+	case BatchTypeURL:
+		return batches, true
 	}
 	return 0, false
 }
 
+// types are those that the protocol carries, for people.
+func (p protocol) types() string {
+	if p == delta {
+		return TypeURL + " and " + RuleTypeURL
+	}
+	return TypeURL + ", " + RuleTypeURL + " and " + BatchTypeURL
+}
+
 func (k kind) url() string {
-	if k == rules {
+	switch k {
+	case rules:
 		return RuleTypeURL
+	case batches:
+		return BatchTypeURL
 	}
 	return TypeURL
 }

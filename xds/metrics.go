@@ -95,13 +95,15 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	head := c.head()
-	var connected [2]int
+	var connected [protocols]int
 	limited := 0
 	c.gateways.each(func(g *gateway) {
-		for p, n := range g.streams {
-			connected[p] += min(n, 1)
+		for p := range connected {
+			if g.speaks(protocol(p)) { // one of protocols
+				connected[p]++
+			}
 		}
-		limited += min(g.limited, 1)
+		limited += g.limited()
 		ch <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, float64(g.behind(head)), g.name)
 	})
 	ch <- prometheus.MustNewConstMetric(c.limited, prometheus.GaugeValue, float64(limited))

@@ -44,6 +44,14 @@ type Config struct {
 	NotReady func() string
 	// Last is the last sequence of the hub's log, from its leader.
 	Last func(context.Context) (uint64, error)
+	// Identity tells the hub's log from any other, in letters and digits.
+	Identity func() string
+	// Complete says up to which version everything is in the log that the hub had
+	// stored at a time; zero where that is not known. The version never falls, the
+	// time only where the clock that told it was set back.
+	Complete func() (version uint64, at time.Time)
+	// Claims decides claims of one-time tokens; nil: they are refused.
+	Claims ClaimFunc
 
 	Label      string      // printed with every new version
 	TLS        *tls.Config // nil: plaintext
@@ -85,6 +93,8 @@ func (cfg Config) check() error {
 		{"Revocations", cfg.Revocations != nil},
 		{"NotReady", cfg.NotReady != nil},
 		{"Last", cfg.Last != nil},
+		{"Identity", cfg.Identity != nil},
+		{"Complete", cfg.Complete != nil},
 		{"Log", cfg.Log != nil},
 		{"Metrics", cfg.Metrics != nil},
 		{"Now", cfg.Now != nil},
@@ -140,6 +150,7 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 // them too, so that both are measured alike.
 func (cfg Config) ServerOptions() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newSharing()),
 		grpc.StaticStreamWindowSize(windowSize), grpc.StaticConnWindowSize(windowSize),
 		grpc.MaxRecvMsgSize(cfg.MaxReceive),
 		grpc.MaxConcurrentStreams(maxPerConnection),
@@ -163,6 +174,7 @@ func (s *Server) register(ctx context.Context, g *grpc.Server) {
 	keymgtservice.RegisterRevokedTokenDiscoveryServiceServer(g, rtds{wayOut: w})
 	revocationv1.RegisterRuleDiscoveryServiceServer(g, ruleService{wayOut: w})
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, ads{wayOut: w})
+	revocationv1.RegisterClaimServiceServer(g, claimService{server: s})
 }
 
 // watchHealth keeps the gRPC health service at what NotReady says.
@@ -177,6 +189,7 @@ func (s *Server) watchHealth(ctx context.Context, healthy *health.Server) error 
 		healthy.SetServingStatus("", state)
 		healthy.SetServingStatus(keymgtservice.RevokedTokenDiscoveryService_ServiceDesc.ServiceName, state)
 		healthy.SetServingStatus(revocationv1.RuleDiscoveryService_ServiceDesc.ServiceName, state)
+		healthy.SetServingStatus(revocationv1.ClaimService_ServiceDesc.ServiceName, state)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -72,7 +72,7 @@ func (c *Cache) fetch(ctx context.Context, k kind, req *discovery.DiscoveryReque
 	if err != nil {
 		return nil, err
 	}
-	position, err := c.position(ctx, req.GetVersionInfo(), to)
+	position, err := c.position(ctx, req.GetVersionInfo(), to.suffix())
 	if err != nil {
 		return nil, err
 	}
@@ -141,11 +141,20 @@ func (s *Server) guardCall(ctx context.Context, req any, info *grpc.UnaryServerI
 	return handler(ctx, req)
 }
 
+// ready refuses whoever comes while the log is not complete.
+func (s *Server) ready() error {
+	why := s.cfg.NotReady()
+	if why == "" {
+		return nil
+	}
+	s.metrics.refused.Inc()
+	return status.Errorf(codes.Unavailable, "not ready, try another adapter: %s", why)
+}
+
 // admit lets a stream or a call in, which must leave when it is over.
 func (s *Server) admit() (leave func(), err error) {
-	if why := s.cfg.NotReady(); why != "" {
-		s.metrics.refused.Inc()
-		return nil, status.Errorf(codes.Unavailable, "not ready, try another adapter: %s", why)
+	if err := s.ready(); err != nil {
+		return nil, err
 	}
 	leave = func() { s.streams.Add(-1) }
 	if n := s.streams.Add(1); s.cfg.MaxStreams > 0 && n > s.cfg.MaxStreams {

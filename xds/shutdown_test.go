@@ -207,6 +207,7 @@ func minimal() xds.Config {
 	return xds.Config{
 		Revocations: revocation.NewLog(grace), NotReady: func() string { return "" }, Now: time.Now,
 		Last: func(context.Context) (uint64, error) { return 0, nil }, MaxReceive: 4 << 20,
+		Identity: func() string { return "hub" }, Complete: func() (uint64, time.Time) { return 0, time.Time{} },
 		Log: logrus.New(), Metrics: prometheus.NewRegistry(),
 	}
 }
@@ -239,6 +240,8 @@ func TestNewRefusesWhatIsIncomplete(t *testing.T) {
 		{"no revocations", func(c *xds.Config) { c.Revocations = nil }, "xds: Revocations must be set"},
 		{"no readiness", func(c *xds.Config) { c.NotReady = nil }, "xds: NotReady must be set"},
 		{"no last version", func(c *xds.Config) { c.Last = nil }, "xds: Last must be set"},
+		{"no identity", func(c *xds.Config) { c.Identity = nil }, "xds: Identity must be set"},
+		{"no completeness", func(c *xds.Config) { c.Complete = nil }, "xds: Complete must be set"},
 		{"no log", func(c *xds.Config) { c.Log = nil }, "xds: Log must be set"},
 		{"no metrics", func(c *xds.Config) { c.Metrics = nil }, "xds: Metrics must be set"},
 		{"no clock", func(c *xds.Config) { c.Now = nil }, "xds: Now must be set"},
@@ -308,7 +311,7 @@ func TestHealthSaysWhetherTheLogIsComplete(t *testing.T) {
 	ready.set("not yet")
 	w := start(t, ready.configure)
 	client := healthpb.NewHealthClient(w.dial())
-	for _, service := range []string{"", "wso2.discovery.service.keymgt.RevokedTokenDiscoveryService"} {
+	for _, service := range []string{"", "wso2.discovery.service.keymgt.RevokedTokenDiscoveryService", "revocation.v1.ClaimService"} {
 		ready.set("not yet")
 		until(t, "not serving", func() bool { return healthOf(t, client, service) == healthpb.HealthCheckResponse_NOT_SERVING })
 		ready.set("")
@@ -348,6 +351,7 @@ func TestHealthAndReflectionEndAsTheyDo(t *testing.T) {
 	for _, want := range []string{
 		"wso2.discovery.service.keymgt.RevokedTokenDiscoveryService",
 		"envoy.service.discovery.v3.AggregatedDiscoveryService", "grpc.health.v1.Health",
+		"revocation.v1.ClaimService",
 	} {
 		if !slices.Contains(services, want) {
 			t.Errorf("%s is not listed: %q", want, services)

@@ -26,9 +26,11 @@ type sotwStream struct {
 // sotwTopic is one type of resources on the stream.
 type sotwTopic struct {
 	topic
-	byName bool   // asked by name, and no answer to a wildcard was ACKed since
-	whole  bool   // the response in flight answers a wildcard
-	named  uint64 // version at which every name asked for was answered whole
+	claimed bool   // it is noted what the client has
+	byName  bool   // asked by name, and no answer to a wildcard was ACKed since
+	whole   bool   // the response in flight answers a wildcard
+	named   uint64 // version at which every name asked for was answered whole
+	heard   uint64 // of batches: the last heartbeat that the client knows of
 }
 
 // serveSotw serves a stream until it ends.
@@ -58,7 +60,7 @@ func (st *sotwStream) OnStreamRequest(_ int64, req *discovery.DiscoveryRequest) 
 		return err
 	}
 	t := st.topic(k.url())
-	t.answered = t.answer(req.GetResponseNonce(), req.GetErrorDetail())
+	t.answered = t.answer(req.GetResponseNonce(), req.GetVersionInfo(), req.GetErrorDetail())
 	if t.answered == acked && t.whole {
 		t.byName = false
 	}
@@ -88,13 +90,16 @@ func (st *sotwTopic) watch(req *cache.Request, sub cache.Subscription, responses
 	if len(sub.SubscribedResources()) > maxNames {
 		return nil, errManyNames
 	}
-	position, err := st.cache.position(st.ctx, req.GetVersionInfo(), st.audience)
+	if st.kind == batches && !sub.IsWildcard() {
+		return nil, errBatchNames
+	}
+	position, err := st.cache.position(st.ctx, req.GetVersionInfo(), st.proof())
 	if err != nil {
 		return nil, err
 	}
 	w := &sotwWatch{
 		st: st, req: req, sub: sub, responses: responses, claim: position, position: position,
-		greet: !st.begun, live: true,
+		greet: !st.begun, live: true, heard: st.heard,
 	}
 	w.wait = st.waits(false)
 	if !sub.IsWildcard() {
@@ -102,6 +107,7 @@ func (st *sotwTopic) watch(req *cache.Request, sub cache.Subscription, responses
 	} else if st.byName { // of the rest nothing is known, whatever the version says
 		w.position, w.greet = 0, true
 	}
+	st.claim(w)
 	if st.refusals > 0 { // another request does not end the wait
 		w.timed, w.patience = true, st.wait
 	}
@@ -114,6 +120,18 @@ func (st *sotwTopic) watch(req *cache.Request, sub cache.Subscription, responses
 	}
 	st.cache.serveOrPark(w, w.greet)
 	return w.cancel, nil
+}
+
+// claim takes a gateway at its word that it has a version, once, and each time
+// that it has none. Who asks by name proves nothing by a version.
+func (st *sotwTopic) claim(w *sotwWatch) {
+	switch {
+	case w.sub.IsWildcard() && w.position == 0, st.byName && !st.claimed:
+		st.view.begin(st.kind, sotw, 0)
+	case !st.claimed:
+		st.view.begin(st.kind, sotw, w.position)
+	}
+	st.claimed = true
 }
 
 // sotwWatch is one request that waits for its answer. Go-control-plane makes a
@@ -129,6 +147,7 @@ type sotwWatch struct {
 	greet     bool     // answer even if there is nothing new
 	whole     bool     // answer every name asked for, not only those newly asked
 	fresh     []string // names to answer whatever happened to them
+	heard     uint64   // the last heartbeat that the client knows of
 
 	mu       sync.Mutex
 	live     bool
@@ -166,6 +185,9 @@ func (w *sotwWatch) response(s *revocation.Snapshot, now time.Time) cache.Respon
 	if w.wait = w.st.waits(ahead); ahead {
 		return nil
 	}
+	if w.st.kind == batches {
+		return w.batch(s, now)
+	}
 	if !w.sub.IsWildcard() {
 		return w.named(s, now)
 	}
@@ -182,8 +204,8 @@ func (w *sotwWatch) response(s *revocation.Snapshot, now time.Time) cache.Respon
 
 // pass moves the position past what the client needs not be told of.
 func (w *sotwWatch) pass(c *chunk) {
+	w.st.view.pass(w.st.kind, sotw, w.position, c.to)
 	w.position = c.to
-	w.st.gw.ack(w.st.kind, c.to)
 }
 
 // sotwResponse is a chunk on its way to one stream. The nonce is written into
@@ -199,6 +221,7 @@ type sotwResponse struct {
 // OnStreamResponse.
 func (r *sotwResponse) GetDiscoveryResponse() (*discovery.DiscoveryResponse, error) {
 	r.st.queued, r.st.whole = r.chunk, r.names == nil
+	r.st.heard = max(r.st.heard, r.chunk.fresh.beat)
 	return r.chunk.response(), nil
 }
 func (r *sotwResponse) GetRequest() *discovery.DiscoveryRequest { return r.req }

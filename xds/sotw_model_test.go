@@ -20,6 +20,7 @@ type sotwModel struct {
 	nonce   string // answered last
 	known   int    // answers accepted since everything was asked for
 	changed bool   // the subscription, since the last answer
+	seen    bool   // that change went with an ACK: the next response knows of it
 	pending *discovery.DiscoveryResponse
 
 	again func() // opens another stream
@@ -44,7 +45,7 @@ func (m *sotwModel) begin(t *testing.T, client *sotwClient) {
 	if m.wild && m.known < 2 {
 		m.version = ""
 	}
-	m.nonce, m.changed = "", false
+	m.nonce, m.changed, m.seen = "", false, false
 	m.note("connect at %q, %v, tenants %q", m.version, m.subscription(), m.tenants)
 	m.client.url = m.url
 	m.send(&discovery.DiscoveryRequest{Node: nodeOf(t.Name(), m.tenants...)})
@@ -86,7 +87,7 @@ func (m *sotwModel) receive(t *testing.T, d time.Duration) {
 			return
 		}
 		m.note("response %s at %s: %v", resp.GetNonce(), resp.GetVersionInfo(), jtis(t, resp))
-		m.pending = resp
+		m.pending, m.changed, m.seen = resp, m.changed && !m.seen, false
 	case <-time.After(d):
 	}
 }
@@ -105,17 +106,20 @@ func (m *sotwModel) change() {
 			delete(m.held, name)
 		}
 	}
-	maps.DeleteFunc(m.held, func(name string, _ int64) bool { return !m.wants(name) })
+	// What is of other tenants than those of this stream is kept: the version of
+	// the last one says that it is held.
+	maps.DeleteFunc(m.held, func(name string, _ int64) bool { return !m.wild && !m.names[name] })
 }
 
 // answer answers the pending response.
 func (m *sotwModel) answer(req *discovery.DiscoveryRequest, change bool) {
-	if change && !m.changed {
+	change = change && !m.changed
+	if change {
 		m.change()
 	}
 	m.nonce = m.pending.GetNonce()
 	req.ResponseNonce = m.nonce
-	m.pending, m.changed = nil, false
+	m.pending, m.changed, m.seen = nil, change, change
 	m.send(req)
 }
 

@@ -39,7 +39,7 @@ type streamBase struct {
 	form    protocol
 	typeURL string // of all that is served on it; "": the request says which
 
-	gw       *gateway
+	view     *view
 	audience *audience
 	opened   [kinds]bool
 }
@@ -68,11 +68,11 @@ func (s *Server) newStream(ctx context.Context, form protocol, typeURL string) s
 func (st *streamBase) open(node *core.Node, typeURL string) (kind, error) {
 	typeURL = cmp.Or(typeURL, st.typeURL)
 	k, known := kindOf(typeURL)
-	if !known || st.typeURL != "" && typeURL != st.typeURL {
+	if !known || st.typeURL != "" && typeURL != st.typeURL || k == batches && st.form == delta {
 		return 0, grpcstatus.Errorf(codes.InvalidArgument, "type URL %.200q is not served here, only %s",
-			typeURL, cmp.Or(st.typeURL, TypeURL+" and "+RuleTypeURL))
+			typeURL, cmp.Or(st.typeURL, st.form.types()))
 	}
-	if st.gw != nil {
+	if st.view != nil {
 		if err := st.audience.stays(node); err != nil {
 			return 0, err
 		}
@@ -81,7 +81,7 @@ func (st *streamBase) open(node *core.Node, typeURL string) (kind, error) {
 	}
 	if !st.opened[k] {
 		st.opened[k] = true
-		st.server.gateways.want(st.gw, k, 1)
+		st.server.gateways.want(st.view, k, st.form, 1)
 	}
 	return k, nil
 }
@@ -91,29 +91,35 @@ func (st *streamBase) meet(node *core.Node) (err error) {
 	if st.audience, err = audienceOf(node); err != nil {
 		return err
 	}
-	st.gw = st.server.gateways.join(identity(st.ctx, node), st.form, st.audience)
+	st.view = st.server.gateways.join(caller{
+		name: identity(st.ctx, node), address: addressOf(st.ctx),
+		at: st.cache.now(), form: st.form, audience: st.audience,
+	})
 	if st.audience != nil {
-		st.server.told(st.gw, st.form, st.audience)
+		st.server.told(st.view.gateway, st.form, st.audience)
 	}
 	return nil
 }
 
 func (st *streamBase) close() {
-	if st.gw == nil {
+	if st.view == nil {
 		return
 	}
 	for k, opened := range st.opened {
 		if opened {
-			st.server.gateways.want(st.gw, kind(k), -1) // one of kinds
+			st.server.gateways.want(st.view, kind(k), st.form, -1) // one of kinds
 		}
 	}
-	st.server.gateways.leave(st.gw, st.form, st.audience)
+	st.server.gateways.leave(st.view, st.form)
 }
 
 // waits is what the next watch of the topic waits for at s, which the client is
 // ahead of or not. Rules may wait for long.
 func (st *topic) waits(ahead bool) wait {
-	if st.kind == rules && !ahead {
+	switch {
+	case st.kind == batches:
+		return forBatches
+	case st.kind == rules && !ahead:
 		return forRules
 	}
 	return forVersions
@@ -125,8 +131,17 @@ func (st *topic) sent(nonce string) {
 	st.server.metrics.pushed(st.form, st.inFlight)
 }
 
-// answer takes what a request says about the response in flight.
-func (st *topic) answer(nonce string, fault *status.Status) answer {
+// flying is the version of the response in flight.
+func (st *topic) flying() string {
+	if st.inFlight == nil {
+		return ""
+	}
+	return st.inFlight.text
+}
+
+// answer takes what a request says about the response in flight. An ACK with
+// another version than that is of another stream's response.
+func (st *topic) answer(nonce, version string, fault *status.Status) answer {
 	c := st.inFlight
 	if c == nil || nonce != st.nonce {
 		return unrelated
@@ -134,14 +149,16 @@ func (st *topic) answer(nonce string, fault *status.Status) answer {
 	st.inFlight, st.nonce = nil, ""
 	if fault == nil {
 		st.refusals = 0
-		st.gw.ack(st.kind, c.to)
+		if version == c.text {
+			st.view.ack(st.kind, st.form, c.to)
+		}
 		st.server.metrics.acked(c, st.cache.now())
 		return acked
 	}
 	st.refusals++
 	st.wait = st.patience()
-	st.gw.nack()
-	st.server.refused(st.gw, st.form, c, fault)
+	st.view.gateway.nack(fault.GetMessage())
+	st.server.refused(st.view.gateway, st.form, c, fault)
 	return nacked
 }
 

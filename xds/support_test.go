@@ -74,22 +74,30 @@ func (c *clock) move(d time.Duration) { c.moved.Add(int64(d)) }
 
 // world is a log and a server of it, and what the log should hold.
 type world struct {
-	t       *testing.T
-	log     *revocation.Log
-	clock   *clock
-	logged  *logrustest.Hook
-	metrics *prometheus.Registry
-	address string
-	hub     atomic.Uint64 // the hub's last sequence, where it is beyond the log's
-	stop    context.CancelFunc
-	stopped chan struct{}
-	result  error // of Run, after stopped
+	t        *testing.T
+	log      *revocation.Log
+	clock    *clock
+	server   *xds.Server
+	logged   *logrustest.Hook
+	metrics  *prometheus.Registry
+	address  string
+	hub      atomic.Uint64 // the hub's last sequence, where it is beyond the log's
+	complete atomic.Pointer[completeness]
+	stop     context.CancelFunc
+	stopped  chan struct{}
+	result   error // of Run, after stopped
 
 	mu      sync.Mutex
 	version uint64            // appended last
 	live    map[string]int64  // what is revoked, by its name: the expiry in milliseconds
 	rules   map[string]int64  // the same of rules: what was issued before it is revoked
 	tenants map[string]string // of all that was ever put
+}
+
+// completeness is what the adapter knows of the hub.
+type completeness struct {
+	version uint64
+	at      time.Time
 }
 
 // start serves an empty log on a free port until the test ends. Configure
@@ -110,6 +118,13 @@ func start(t *testing.T, configure ...func(*xds.Config)) *world {
 		Last: func(context.Context) (uint64, error) {
 			return max(w.hub.Load(), w.log.Snapshot().Version()), nil
 		},
+		Identity: func() string { return "hub" },
+		Complete: func() (uint64, time.Time) {
+			if c := w.complete.Load(); c != nil {
+				return c.version, c.at
+			}
+			return 0, time.Time{}
+		},
 		Label: "commonEnforcerLabel", MaxReceive: 4 << 20,
 		Log: logger, Metrics: w.metrics, Now: w.clock.Now,
 	}
@@ -120,6 +135,7 @@ func start(t *testing.T, configure ...func(*xds.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.server = server
 	w.run(server)
 	return w
 }

@@ -1,11 +1,16 @@
 // Package control is the adapter's control port: health, readiness, metrics, the
-// ways in, and the endpoint of key managers.
+// ways in, the endpoint of key managers, and the control API: revocation (RFC
+// 7009), re-approval, introspection (RFC 7662), grants, lists of revocations with
+// receipts, and what operators ask. docs/control-api.md
+//
+// What it answers for is stored: no call that changes something is answered with
+// success before the hub has it. No token is in an answer that its caller has not
+// sent, in a log line or in the audit.
 package control
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
+
+	"revocation-adapter/config/process"
 )
 
 // Status is what /readyz tells.
@@ -37,7 +44,10 @@ type Config struct {
 	Metrics prometheus.Gatherer
 	Sources func() any // what /sources tells, as JSON
 	Notify  *Notify    // nil: there is no such endpoint
-	Log     logrus.FieldLogger
+	API     *API       // nil: there is no control API
+	// Page adds the operator's page; nil: there is none.
+	Page func(*http.ServeMux)
+	Log  logrus.FieldLogger
 }
 
 // Server answers on the control port.
@@ -61,9 +71,18 @@ func New(cfg Config) *Server {
 	if cfg.Notify != nil {
 		mux.Handle("POST "+notifyPath, newNotifier(*cfg.Notify, cfg.Log))
 	}
+	if cfg.API != nil {
+		for pattern, handler := range newAPI(*cfg.API).routes() {
+			mux.Handle(pattern, handler)
+		}
+	}
+	mux.HandleFunc("GET /openapi.yaml", serveOpenAPI)
+	if cfg.Page != nil {
+		cfg.Page(mux)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{ErrorLog: cfg.Log}))
 	return &Server{http: http.Server{
-		Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: guarded(routed(mux, cfg.Log)), ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: 16 << 10,
 	}}
 }
 
@@ -85,18 +104,5 @@ func tell(w http.ResponseWriter, cfg Config, what any) {
 
 // Run answers on lis until ctx ends.
 func (s *Server) Run(ctx context.Context, lis net.Listener) error {
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		stopped <- s.http.Shutdown(ctx)
-	})
-	err := s.http.Serve(lis)
-	if stop() { // it failed by itself
-		return fmt.Errorf("control port: %w", err)
-	}
-	if err := <-stopped; err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("control port: %w", err)
-	}
-	return ctx.Err()
+	return process.ServeHTTP(ctx, &s.http, process.Listening{Listener: lis, Name: "control port", Drain: stopTimeout})
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"revocation-adapter/adapter/control"
+	"revocation-adapter/config/basicauth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -106,8 +107,8 @@ func TestNotifyAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for way, n := range map[string]control.Notify{
-		"password": {Username: "km", Password: "hunter2"},
-		"hash":     {Username: "km", PasswordHash: string(hash)},
+		"password": {Credentials: basicauth.Credentials{Username: "km", Password: "hunter2"}},
+		"hash":     {Credentials: basicauth.Credentials{Username: "km", PasswordHash: string(hash)}},
 	} {
 		for name, tc := range cases {
 			t.Run(way+" "+name, func(t *testing.T) {
@@ -133,7 +134,7 @@ func TestNotifyAnswers(t *testing.T) {
 
 // Guessing is stopped; the one who knows may be wrong now and then.
 func TestNotifyLimitsGuesses(t *testing.T) {
-	p := servePort(t, control.Notify{Username: "km", Password: "hunter2"})
+	p := servePort(t, control.Notify{Credentials: basicauth.Credentials{Username: "km", Password: "hunter2"}})
 	wrong := func(r *http.Request) { r.SetBasicAuth("km", "guess") }
 	if resp, _ := p.post(t, "x", wrong); resp.StatusCode != http.StatusUnauthorized {
 		t.Fatalf("first guess: %d", resp.StatusCode)

@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"revocation-adapter/integration/stack"
 )
 
 // adapterProcess is the real adapter, with an embedded hub, on free ports.
@@ -48,7 +49,7 @@ store = "hub"
 // startAdapter starts the adapter in dir, with an embedded hub. Its log goes to a
 // file there.
 func startAdapter(ctx context.Context, binary, dir, level string) (*adapterProcess, error) {
-	hub, err := freePort()
+	hub, err := stack.Free()
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func startAdapterAt(ctx context.Context, binary, dir, level, hub, settings strin
 	a := &adapterProcess{dir: dir, hub: hub}
 	var err error
 	for _, at := range []*string{&a.xds, &a.control} {
-		if *at, err = freePort(); err != nil {
+		if *at, err = stack.Free(); err != nil {
 			return nil, err
 		}
 	}
@@ -78,15 +79,6 @@ func startAdapterAt(ctx context.Context, binary, dir, level, hub, settings strin
 	a.cmd = exec.CommandContext(ctx, binary, "run", "--config", path)
 	a.cmd.Dir, a.cmd.Stderr = dir, log
 	return a, a.cmd.Start()
-}
-
-// freePort is an address that nobody listens on.
-func freePort() (string, error) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return lis.Addr().String(), lis.Close()
 }
 
 // readiness is what /readyz says.

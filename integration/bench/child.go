@@ -91,8 +91,8 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// memory reads a field of a process's status, such as VmRSS, in bytes.
-func memory(pid int, field string) (int64, error) {
+// memoryOf reads a field of a process's status, such as VmRSS, in bytes.
+func memoryOf(pid int, field string) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err

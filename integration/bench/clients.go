@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	keymgtservice "revocation-adapter/resources/proto/wso2/discovery/service/keymgt"
+	"revocation-adapter/revocation"
 	"revocation-adapter/xds"
 )
 
@@ -25,8 +26,10 @@ type load struct {
 	Address       string
 	Streams       int
 	PerConnection int
-	WaitTokens    int64 // over all streams
-	WaitResponses int64 // over all streams
+	Names         string // put before the names of the gateways
+	Batches       bool   // as enforcers, not as deployed ones
+	WaitTokens    int64  // over all streams
+	WaitResponses int64  // over all streams
 	WaitSeconds   float64
 	Publish       *publishing // through NATS, while the streams are read
 }
@@ -107,25 +110,35 @@ func (g *generator) open(l load) error {
 			}
 			g.conns = append(g.conns, conn)
 		}
+		as := asked(l.Batches)
 		str, err := g.conns[len(g.conns)-1].NewStream(g.ctx,
-			&grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-			keymgtservice.RevokedTokenDiscoveryService_StreamTokens_FullMethodName)
+			&grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, as.method)
 		if err != nil {
 			return err
 		}
 		first.Add(1)
-		g.readers.Go(func() { g.read(str, i, sync.OnceFunc(first.Done)) })
+		g.readers.Go(func() { g.read(str, as, fmt.Sprint(l.Names, "gw-", i), sync.OnceFunc(first.Done)) })
 	}
 	first.Wait()
 	return nil
 }
 
+// way is how a gateway asks for tokens.
+type way struct{ method, typeURL string }
+
+func asked(batches bool) way {
+	if batches {
+		return way{discovery.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, xds.BatchTypeURL}
+	}
+	return way{keymgtservice.RevokedTokenDiscoveryService_StreamTokens_FullMethodName, xds.TypeURL}
+}
+
 // read is one gateway: it ACKs what it gets.
-func (g *generator) read(str grpc.ClientStream, i int, first func()) {
+func (g *generator) read(str grpc.ClientStream, as way, name string, first func()) {
 	defer first()
 	hello, err := proto.Marshal(&discovery.DiscoveryRequest{
-		TypeUrl: xds.TypeURL, Node: &core.Node{Id: "bench", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-			"instanceIdentifier": structpb.NewStringValue(fmt.Sprint("gw-", i)),
+		TypeUrl: as.typeURL, Node: &core.Node{Id: "bench", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"instanceIdentifier": structpb.NewStringValue(name),
 		}}},
 	})
 	if err != nil || str.SendMsg(hello) != nil {
@@ -137,6 +150,9 @@ func (g *generator) read(str grpc.ClientStream, i int, first func()) {
 			return
 		}
 		n, version, nonce := g.take(in)
+		if as.typeURL == xds.BatchTypeURL {
+			n = int64(len(field(field(field(in, responseResources), anyValue), batchDigests)) / len(revocation.Digest{}))
+		}
 		g.responses.Add(1)
 		g.tokens.Add(n)
 		first()
@@ -144,7 +160,7 @@ func (g *generator) read(str grpc.ClientStream, i int, first func()) {
 		case g.changed <- struct{}{}:
 		default:
 		}
-		out = ack(out[:0], version, nonce)
+		out = ack(out[:0], as.typeURL, version, nonce)
 		if str.SendMsg(out) != nil {
 			return
 		}
@@ -155,7 +171,7 @@ func (g *generator) read(str grpc.ClientStream, i int, first func()) {
 const (
 	responseVersion, responseResources, responseNonce                  = 1, 2, 5
 	requestVersion, requestTypeURL, requestNonce                       = 1, 4, 5
-	anyValue, tokenJTI                                protowire.Number = 2, 1
+	anyValue, tokenJTI, batchDigests                  protowire.Number = 2, 1, 5
 )
 
 // take reads as much of a response as a gateway must to answer, without
@@ -189,11 +205,11 @@ func (g *generator) take(in []byte) (tokens int64, version, nonce []byte) {
 	return tokens, version, nonce
 }
 
-func ack(out, version, nonce []byte) []byte {
+func ack(out []byte, typeURL string, version, nonce []byte) []byte {
 	out = protowire.AppendTag(out, requestVersion, protowire.BytesType)
 	out = protowire.AppendBytes(out, version)
 	out = protowire.AppendTag(out, requestTypeURL, protowire.BytesType)
-	out = protowire.AppendString(out, xds.TypeURL)
+	out = protowire.AppendString(out, typeURL)
 	out = protowire.AppendTag(out, requestNonce, protowire.BytesType)
 	return protowire.AppendBytes(out, nonce)
 }

@@ -16,7 +16,13 @@ type fullSet struct {
 }
 
 // loadFullSet connects one gateway to a server that holds tokens.
-func loadFullSet(ctx context.Context, backend string, tokens int) (f fullSet, err error) {
+func loadFullSet(ctx context.Context, backend string, tokens int) (fullSet, error) {
+	return loadFullSets(ctx, backend, tokens, load{Streams: 1})
+}
+
+// loadFullSets connects gateways at the same time, each on its own connection,
+// and waits until all have all.
+func loadFullSets(ctx context.Context, backend string, tokens int, l load) (f fullSet, err error) {
 	server, err := start(ctx, "serve", backend, strconv.Itoa(tokens))
 	if err != nil {
 		return f, err
@@ -32,12 +38,12 @@ func loadFullSet(ctx context.Context, backend string, tokens int) (f fullSet, er
 	}
 	defer func() { err = errors.Join(err, gateway.stop()) }()
 	peak := watchPeak(server.cmd.Process.Pid)
-	s, err := ask[seen](gateway, load{
-		Address: before.Address, Streams: 1, PerConnection: 1, WaitTokens: int64(tokens), WaitSeconds: 60,
-	})
+	want := int64(tokens) * int64(l.Streams)
+	l.Address, l.PerConnection, l.WaitTokens, l.WaitSeconds = before.Address, 1, want, 60
+	s, err := ask[seen](gateway, l)
 	highest := peak()
 	if err == nil && s.TimedOut {
-		err = fmt.Errorf("%s: %d of %d tokens arrived", backend, s.Tokens, tokens)
+		err = fmt.Errorf("%s: %d of %d tokens arrived", backend, s.Tokens, want)
 	}
 	return fullSet{took: s.Took, growth: highest - before.RSS, maxMessage: s.MaxBytes}, err
 }
@@ -52,7 +58,7 @@ func watchPeak(pid int) func() int64 {
 		defer tick.Stop()
 		highest := int64(0)
 		for {
-			if rss, err := memory(pid, "VmRSS"); err == nil {
+			if rss, err := memoryOf(pid, "VmRSS"); err == nil {
 				highest = max(highest, rss)
 			}
 			select {

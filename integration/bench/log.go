@@ -19,8 +19,8 @@ func measureLog(n int) (bytesPerToken float64, since time.Duration, err error) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	o := &ours{log: revocation.NewLog(grace)}
-	for _, key := range keys {
-		if err := o.append(key); err != nil {
+	for i, key := range keys {
+		if err := o.append(key, i); err != nil {
 			return 0, 0, err
 		}
 	}

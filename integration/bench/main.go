@@ -26,6 +26,18 @@ func main() {
 			role = func(ctx context.Context) error { return natsServer(ctx, os.Args[2:]) }
 		case "clients":
 			role = clients
+		case "enforcers":
+			role = enforcers
+		case "library":
+			role = library
+		case "yes":
+			role = yes
+		case "callers":
+			role = callers
+		case "claimers":
+			role = claimers
+		case "revokers":
+			role = revokers
 		}
 	}
 	if err := role(ctx); err != nil {

@@ -53,10 +53,19 @@ func orchestrate(ctx context.Context, args []string) error {
 		{"linear", b.linear},
 		{"flat", b.flat},
 		{"full set", b.fullSet},
+		{"packed set", b.packedSet},
+		{"library", b.library},
+		{"checks", b.checks},
+		{"rejections", b.rejections},
 		{"events", b.events},
 		{"lines", b.lines},
 		{"batches", b.batches},
+		{"receipts", b.receipts},
 		{"burst", b.burst},
+		{"claims", b.claims},
+		{"revocations", b.revocations},
+		{"waits", b.waits},
+		{"page", b.page},
 		{"amqp", b.amqp},
 		{"full sync", b.fullSync},
 		{"full sync memory", b.fullSyncMemory},
@@ -154,6 +163,31 @@ func (b *bench) fullSet(ctx context.Context) error {
 	b.add("1,000,000 tokens to one new gateway", fmt.Sprintf("%s, raw %s: %.2f×", millis(o), millis(r), x), "≤ 3× raw gRPC", x <= 3)
 	b.add("… its largest message", fmt.Sprintf("%.2f MB", float64(largest)/1e6), "≤ 2 MB", largest <= 2_000_000)
 	b.add("… growth of the server's memory", fmt.Sprintf("%.0f MB", float64(growth)/1e6), "< 64 MB", growth < 64_000_000)
+	return nil
+}
+
+func (b *bench) packedSet(ctx context.Context) error {
+	const tokens, enforcers = 1_000_000, 100
+	var ours, raw []time.Duration
+	var growth, largest int64
+	for range b.rounds {
+		o, err := loadFullSets(ctx, "ours", tokens, load{Streams: enforcers, Batches: true})
+		if err != nil {
+			return err
+		}
+		r, err := loadFullSets(ctx, "packed", tokens, load{Streams: enforcers, Batches: true})
+		if err != nil {
+			return err
+		}
+		ours, raw = append(ours, o.took), append(raw, r.took)
+		growth, largest = max(growth, o.growth), max(largest, o.maxMessage)
+	}
+	o, r := median(ours), median(raw)
+	x := float64(o) / float64(r)
+	b.add("1,000,000 tokens to 100 enforcers at once", fmt.Sprintf("%s, raw %s: %.2f×", millis(o), millis(r), x), "≤ 2× raw gRPC with the same bytes", x <= 2)
+	b.add("… growth of the server's memory", fmt.Sprintf("%.0f MB", float64(growth)/1e6), "< 64 MB", growth < 64_000_000)
+	perToken := float64(largest) / rawPacked
+	b.add("… bytes per token on the wire", fmt.Sprintf("%.1f B", perToken), "≤ 20 B", perToken <= 20)
 	return nil
 }
 

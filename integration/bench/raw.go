@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	"revocation-adapter/resources/proto/wso2/discovery/keymgt"
 	"revocation-adapter/revocation"
 	"revocation-adapter/xds"
@@ -56,6 +57,37 @@ func (r *raw) fill(n int) error {
 			return err
 		}
 		r.set = append(r.set, data)
+	}
+	return nil
+}
+
+// rawPacked is how many tokens a batch of the full set has, as in ours.
+const rawPacked = 64 << 10
+
+// packed is raw with the full set in batches.
+type packed struct{ *raw }
+
+func (p packed) fill(n int) error {
+	for from := 0; from < n; from += rawPacked {
+		to := min(n, from+rawPacked)
+		b := &revocationv1.Batch{FromVersion: uint64(from), ToVersion: uint64(to), HeadVersion: uint64(n)}
+		for i := from; i < to; i++ {
+			d := revocation.DigestOf(revocation.DomainToken, jti("held", i))
+			b.Digests = append(b.Digests, d[:]...)
+			b.Expiries = append(b.Expiries, 1)
+		}
+		value, err := proto.Marshal(b)
+		if err != nil {
+			return err
+		}
+		data, err := proto.Marshal(&discovery.DiscoveryResponse{
+			VersionInfo: "1795175956625003-bench", TypeUrl: xds.BatchTypeURL, Nonce: "1",
+			Resources: []*anypb.Any{{TypeUrl: xds.BatchTypeURL, Value: value}},
+		})
+		if err != nil {
+			return err
+		}
+		p.set = append(p.set, data)
 	}
 	return nil
 }

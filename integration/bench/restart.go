@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"revocation-adapter/integration/stack"
 	"revocation-adapter/messaging"
 	revocationv1 "revocation-adapter/resources/proto/revocation/v1"
 	"revocation-adapter/revocation"
@@ -71,7 +72,7 @@ func restartAtExternalHub(ctx context.Context, binary string, revocations int) (
 		return 0, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	hub, err := freePort()
+	hub, err := stack.Free()
 	if err != nil {
 		return 0, err
 	}

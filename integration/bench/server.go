@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"revocation-adapter/adapter/memory"
 	"revocation-adapter/revocation"
 	"revocation-adapter/xds"
 )
@@ -44,12 +45,8 @@ type report struct {
 	Peak    int64         // bytes
 }
 
-// gcServing is how the adapter runs while it serves.
-const gcServing = 50
-
 // serve is the role of a server: bench serve ours|raw|linear <tokens>.
 func serve(ctx context.Context, args []string) error {
-	debug.SetGCPercent(gcServing)
 	tokens, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
@@ -66,6 +63,8 @@ func serve(ctx context.Context, args []string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	tuned := make(chan error, 1)
+	go func() { tuned <- asTheAdapter(ctx) }()
 	served := make(chan error, 1)
 	go func() { served <- b.run(ctx, lis) }()
 	next := 0
@@ -77,17 +76,26 @@ func serve(ctx context.Context, args []string) error {
 		}
 		r := report{Address: lis.Addr().String(), CPU: cpu()}
 		var err error
-		if r.RSS, err = memory(os.Getpid(), "VmRSS"); err != nil {
+		if r.RSS, err = memoryOf(os.Getpid(), "VmRSS"); err != nil {
 			return nil, err
 		}
-		r.Peak, err = memory(os.Getpid(), "VmHWM")
+		r.Peak, err = memoryOf(os.Getpid(), "VmHWM")
 		return r, err
 	})
 	cancel()
-	if e := <-served; !errors.Is(e, context.Canceled) {
-		err = errors.Join(err, e)
+	for _, e := range []error{<-served, <-tuned} {
+		if !errors.Is(e, context.Canceled) {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
+}
+
+// asTheAdapter lets garbage collect as the adapter does once it knows the log.
+func asTheAdapter(ctx context.Context) error {
+	complete := make(chan struct{})
+	close(complete)
+	return memory.Tune(ctx, memory.Reading, complete)
 }
 
 // paced publishes at an even rate.
@@ -111,6 +119,8 @@ func newBackend(name string) (backend, error) {
 		return newOurs()
 	case "raw":
 		return newRaw(), nil
+	case "packed":
+		return packed{newRaw()}, nil
 	case "linear":
 		return newLinear(), nil
 	}
@@ -141,13 +151,15 @@ func serverConfig(log *revocation.Log, say logrus.FieldLogger) xds.Config {
 		Revocations: log, Grace: grace, Label: "commonEnforcerLabel",
 		NotReady:   func() string { return "" },
 		Last:       func(context.Context) (uint64, error) { return log.Snapshot().Version(), nil },
+		Identity:   func() string { return "bench" },
+		Complete:   func() (uint64, time.Time) { return log.Snapshot().Version(), time.Now() },
 		MaxReceive: 4 << 20, Log: say, Metrics: prometheus.NewRegistry(), Now: time.Now,
 	}
 }
 
 func (o *ours) fill(n int) error {
 	for i := range n {
-		if err := o.append(jti("held", i)); err != nil {
+		if err := o.append(jti("held", i), i); err != nil {
 			return err
 		}
 	}
@@ -156,17 +168,19 @@ func (o *ours) fill(n int) error {
 }
 
 func (o *ours) push(i int) {
-	if err := o.append(jti("push", i)); err != nil {
+	if err := o.append(jti("push", i), i); err != nil {
 		panic(err) // the benchmark is wrong
 	}
 	o.log.Publish(o.version)
 }
 
-func (o *ours) append(key string) error {
+// append revokes a token that expires within 90 days, none like the one before.
+func (o *ours) append(key string, i int) error {
 	o.version++
+	life := time.Hour + time.Duration(i*7_919_003%(90*24*3600))*time.Second
 	return o.log.Append(o.version, revocation.Revocation{
 		Domain: revocation.DomainToken, Key: key, State: revocation.Revoked,
-		Expiry: time.Now().Add(time.Hour).UnixMilli(), Lifetime: revocation.Dated,
+		Expiry: time.Now().Add(life).UnixMilli(), Lifetime: revocation.Dated,
 	})
 }
 

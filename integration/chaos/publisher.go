@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"revocation-adapter/integration/chaos/history"
 	"revocation-adapter/messaging"
@@ -16,9 +13,9 @@ import (
 
 // What is published, and how long one try may take.
 const (
-	publishers    = 4
+	publishers    = 4                      // into the hub
+	callers       = 2                      // of the control API
 	publishEvery  = 100 * time.Millisecond // by each of them
-	publishLimit  = 2 * time.Second
 	publishPause  = 200 * time.Millisecond
 	eventsPerKey  = 4 // whose ids a record keeps; after that a repeat counts as new
 	recentTokens  = 200
@@ -31,7 +28,7 @@ const (
 // each again until it is acknowledged.
 type publisher struct {
 	number int
-	conn   *nats.Conn
+	way    way
 	random *rand.Rand
 	record *recorder
 	tokens []*published // the newest
@@ -44,17 +41,25 @@ type published struct {
 	kind   string
 	expiry time.Time
 	events []history.Event // without repeats
+	stray  bool            // a revocation without an id was tried again: the first try may arrive yet
 }
 
-func newPublisher(number int, seed uint64, urls []string, record *recorder) (*publisher, error) {
-	conn, err := nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
-		nats.Timeout(time.Second), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2), nats.Name("publisher"))
-	if err != nil {
-		return nil, fmt.Errorf("publisher: %w", err)
-	}
-	return &publisher{
-		number: number, conn: conn, record: record, random: rand.New(rand.NewPCG(seed, uint64(1+number))),
-	}, nil
+// way is how events get to the hub.
+type way interface {
+	// send returns without an error when the event is acknowledged.
+	send(ctx context.Context, kind string, e history.Event) (receipt, error)
+	named() bool // events carry their id, so that a copy counts as one
+	close()
+}
+
+// receipt is what an acknowledgement says of gateways, if it was asked for.
+type receipt struct {
+	Enforced int
+	at       time.Duration
+}
+
+func newPublisher(number int, seed uint64, w way, record *recorder) *publisher {
+	return &publisher{number: number, way: w, record: record, random: rand.New(rand.NewPCG(seed, uint64(1+number)))}
 }
 
 // run publishes until stop is closed. An event that was begun is finished, as
@@ -85,7 +90,8 @@ func (p *publisher) next(ctx context.Context) {
 	t := p.tokens[p.random.IntN(len(p.tokens))]
 	switch last := t.events[len(t.events)-1]; {
 	case time.Now().After(t.expiry): // nothing of it matters any more
-	case choice < 75 || len(t.events) == eventsPerKey:
+	case t.stray || !p.way.named() && len(t.events) == eventsPerKey:
+	case p.way.named() && (choice < 75 || len(t.events) == eventsPerKey):
 		p.repeat(ctx, t, t.events[p.random.IntN(len(t.events))])
 	case last.State == revocation.Revoked:
 		p.change(ctx, t, revocation.Approved)
@@ -118,8 +124,9 @@ func (p *publisher) change(ctx context.Context, t *published, state revocation.S
 	e := history.Event{
 		JTI: t.jti, ID: fmt.Sprintf("%d-%d-%d", p.number, p.made, p.random.Uint32()), State: state, Expiry: t.expiry.UnixMilli(),
 	}
-	e = p.publish(ctx, t.kind, e)
+	e, retries := p.publish(ctx, t.kind, e)
 	t.events = append(t.events, e)
+	t.stray = t.stray || !p.way.named() && retries > 0 && state == revocation.Revoked
 }
 
 // repeat publishes an event once more, under the id that it has.
@@ -128,16 +135,13 @@ func (p *publisher) repeat(ctx context.Context, t *published, e history.Event) {
 }
 
 // publish tries until the hub has stored the event, or ctx ends.
-func (p *publisher) publish(ctx context.Context, kind string, e history.Event) history.Event {
-	subject := messaging.SubjectRevocation
-	if e.State == revocation.Approved {
-		subject = messaging.SubjectApproval
-	}
+func (p *publisher) publish(ctx context.Context, kind string, e history.Event) (sent history.Event, retries int) {
 	e.Sent, e.Acked = p.record.now(), 0
-	retries := 0
 	for ; ctx.Err() == nil; retries++ {
-		if p.try(ctx, subject, kind, e) == nil {
+		got, err := p.way.send(ctx, kind, e)
+		if err == nil {
 			e.Acked = p.record.now()
+			e.Enforced, e.Told = got.Enforced, got.at
 			break
 		}
 		select {
@@ -146,22 +150,13 @@ func (p *publisher) publish(ctx context.Context, kind string, e history.Event) h
 		}
 	}
 	p.record.event(e, retries)
-	return e
-}
-
-func (p *publisher) try(ctx context.Context, subject, kind string, e history.Event) error {
-	ctx, cancel := context.WithTimeout(ctx, publishLimit)
-	defer cancel()
-	_, err := messaging.Publish(ctx, p.conn, subject, messaging.Announcement{
-		EventID: e.ID, RevokedToken: e.JTI, ExpiryTime: e.Expiry, Type: kind, TenantID: "-1234",
-	})
-	return err
+	return e, retries
 }
 
 // last publishes one more revocation: a gateway that has it has all before it.
 func (p *publisher) last(ctx context.Context) (jti string, acked bool) {
 	jti = p.uuid()
-	e := p.publish(ctx, messaging.TypeJWT, history.Event{
+	e, _ := p.publish(ctx, messaging.TypeJWT, history.Event{
 		JTI: jti, ID: "last", State: revocation.Revoked, Expiry: time.Now().Add(finalLifetime).UnixMilli(),
 	})
 	return jti, e.Acked > 0

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"revocation-adapter/integration/stack"
 )
 
 // replica is the adapter as a process, which keeps its ports.
@@ -57,7 +57,7 @@ func newReplica(number int, binary, dir string, urls []string) (*replica, error)
 	}
 	var err error
 	for _, at := range []*string{&r.xds, &r.control} {
-		if *at, err = freePort(); err != nil {
+		if *at, err = stack.Free(); err != nil {
 			return nil, err
 		}
 	}
@@ -67,19 +67,12 @@ func newReplica(number int, binary, dir string, urls []string) (*replica, error)
 	}
 	store := filepath.Join(dir, fmt.Sprintf("replica-%d", number)) // beside it: the version that was shown
 	text := fmt.Sprintf(replicaConfig, strings.Join(quoted, ", "), store, r.xds, r.control, grace.String())
-	return r, os.WriteFile(r.config, []byte(text), 0o600)
-}
-
-// freePort is an address below those that Linux gives to outgoing connections:
-// such a one would take the port of a replica that was killed.
-func freePort() (string, error) {
-	for range 1000 {
-		lis, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12000+rand.IntN(8000)))
-		if err == nil {
-			return lis.Addr().String(), lis.Close()
-		}
+	clients, err := callerConfig()
+	if err != nil {
+		return nil, err
 	}
-	return "", errors.New("no free port")
+	text += clients
+	return r, os.WriteFile(r.config, []byte(text), 0o600)
 }
 
 // start starts the process, whose clock is off by skew.

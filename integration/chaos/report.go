@@ -40,6 +40,7 @@ func (r report) print(out io.Writer) error {
 		{"false revocation", r.verdict.False},
 		{"version regression", r.verdict.Regressions},
 		{"diverged", r.verdict.Diverged},
+		{"false receipt", r.verdict.Receipts},
 		{"incident", r.incidents},
 	} {
 		for i, f := range sort.faults {
@@ -77,6 +78,7 @@ func (r report) table(text *strings.Builder) {
 	row("**false revocations**", len(v.False))
 	row("**version regressions**", len(v.Regressions))
 	row("**diverged gateways**", len(v.Diverged))
+	row("**false receipts**", fmt.Sprintf("%d of %d", len(v.Receipts), r.receipts()))
 	row("not recovered, or not quiet in the end", len(r.incidents))
 	for _, d := range v.Delays {
 		name := "no fault"
@@ -90,6 +92,16 @@ func (r report) table(text *strings.Builder) {
 			row("left out: "+string(k), why)
 		}
 	}
+}
+
+// receipts counts those that name a gateway.
+func (r report) receipts() (count int) {
+	for _, e := range r.history.Events {
+		if e.Enforced > 0 {
+			count++
+		}
+	}
+	return count
 }
 
 // history returns what was recorded.

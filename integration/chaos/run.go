@@ -180,17 +180,20 @@ func (w *world) live(ctx context.Context, s settings) error {
 	finish := make(chan struct{})
 	patience, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	var last *publisher
-	for i := range publishers {
-		p, err := newPublisher(i, s.seed, w.cluster.URLs(), w.record)
-		if err != nil {
-			return err
-		}
-		defer p.conn.Close()
-		writing.Go(func() { p.run(patience, finish) })
-		last = p
+	ways, err := w.ways()
+	if err != nil {
+		return err
 	}
-	err := w.disturb(ctx, schedule(s.seed, s.duration))
+	var last *publisher
+	for i, way := range ways {
+		defer way.close()
+		p := newPublisher(i, s.seed, way, w.record)
+		writing.Go(func() { p.run(patience, finish) })
+		if way.named() {
+			last = p
+		}
+	}
+	err = w.disturb(ctx, schedule(s.seed, s.duration))
 	close(finish)
 	timer := time.AfterFunc(finishLimit, giveUp)
 	defer timer.Stop()
@@ -199,6 +202,25 @@ func (w *world) live(ctx context.Context, s settings) error {
 		return err
 	}
 	return w.settle(ctx, last)
+}
+
+// ways are those by which publishers publish, one for each.
+func (w *world) ways() (all []way, err error) {
+	var control []string
+	for _, r := range w.replicas {
+		control = append(control, r.control)
+	}
+	for range publishers {
+		b, err := newByHub(w.cluster.URLs())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b)
+	}
+	for i := range callers {
+		all = append(all, newCaller(i, control, w.record))
+	}
+	return all, nil
 }
 
 // say tells what happens, as it happens.

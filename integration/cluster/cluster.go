@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"revocation-adapter/integration/stack"
 )
 
 // Build builds nats-server from the module in go.mod into dir and returns its
@@ -52,7 +54,7 @@ type Cluster struct {
 // Start starts the servers, and returns when a meta leader exists and every
 // node is in sync. They run until Stop, whatever becomes of ctx.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	ports, err := freePorts(portsPerNode * o.Nodes)
+	ports, err := stack.FreePorts(portsPerNode * o.Nodes)
 	if err != nil {
 		return nil, fmt.Errorf("start a cluster: %w", err)
 	}
@@ -136,11 +138,7 @@ func (c *Cluster) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Ports are below those that Linux gives to outgoing connections: such a one
-// would take the port of a node that was killed, or reach itself.
 const (
-	lowestPort   = 20000
-	highestPort  = 32000
 	portsPerNode = 3
 	beat         = 50 * time.Millisecond
 )

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -214,23 +212,4 @@ func (n *node) lastLine() string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return lines[len(lines)-1]
-}
-
-// freePorts finds ports that nobody listens on, holding each until all are
-// found.
-func freePorts(count int) ([]int, error) {
-	var ports []int
-	for tries := 0; len(ports) < count; tries++ {
-		if tries > 100*count {
-			return nil, errors.New("no free ports")
-		}
-		port := lowestPort + rand.IntN(highestPort-lowestPort)
-		lis, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue
-		}
-		defer lis.Close() //nolint:errcheck // never used
-		ports = append(ports, port)
-	}
-	return ports, nil
 }

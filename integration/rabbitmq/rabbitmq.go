@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,8 @@ import (
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
+
+	"revocation-adapter/integration/stack"
 )
 
 // ErrMissing means that RabbitMQ is not installed.
@@ -61,9 +62,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if _, missing := os.Stat(s.script); cmp.Or(err, missing) != nil {
 		return nil, ErrMissing
 	}
-	ports, err := freePorts(4)
+	free, err := stack.FreePorts(4)
 	if err != nil {
 		return nil, err
+	}
+	var ports []string
+	for _, port := range free {
+		ports = append(ports, strconv.Itoa(port))
 	}
 	if err := s.configure(ports); err != nil {
 		return nil, err
@@ -199,21 +204,4 @@ func (p *process) kill() {
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // gone already, maybe
 	<-p.left
-}
-
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer lis.Close() //nolint:errcheck // it was never used
-		_, port, found := strings.Cut(lis.Addr().String(), ":")
-		if _, err := strconv.Atoi(port); !found || err != nil {
-			return nil, fmt.Errorf("listen at %s", lis.Addr())
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
 }

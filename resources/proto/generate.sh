@@ -32,4 +32,7 @@ cp "$(command -v protoc)" "$tmp/protoc"
 	wso2/discovery/keymgt/revoked_token.proto \
 	wso2/discovery/service/keymgt/rtds.proto \
 	revocation/v1/record.proto \
-	revocation/v1/rule.proto
+	revocation/v1/rule.proto \
+	revocation/v1/batch.proto \
+	revocation/v1/claim.proto \
+	revocation/v1/grant.proto

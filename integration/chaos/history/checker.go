@@ -16,6 +16,7 @@ type Verdict struct {
 	False       []string // jtis that the hub or a gateway refuses, and that are not revoked
 	Regressions []string // responses with a version below one that the gateway had before
 	Diverged    []string // delta gateways whose set is not the true one
+	Receipts    []string // that name more gateways than had the revocation
 	Unacked     int      // events that were never acknowledged
 	Delays      []Delay
 }
@@ -31,7 +32,7 @@ type Delay struct {
 
 // Passed says whether nothing is wrong.
 func (v Verdict) Passed() bool {
-	return len(v.Lost)+len(v.False)+len(v.Regressions)+len(v.Diverged)+v.Unacked == 0
+	return len(v.Lost)+len(v.False)+len(v.Regressions)+len(v.Diverged)+len(v.Receipts)+v.Unacked == 0
 }
 
 // Check judges a history at its end.
@@ -47,6 +48,7 @@ func Check(h History) Verdict {
 	}
 	c.strangers()
 	c.v.Diverged = c.diverged()
+	c.v.Receipts = falseReceipts(h)
 	c.v.Delays = delays(h)
 	for _, e := range h.Events {
 		if e.Acked == 0 {

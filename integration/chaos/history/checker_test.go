@@ -56,6 +56,13 @@ func (b *builder) deliver(jti string, state revocation.State, but ...int) {
 	}
 }
 
+// acknowledged revokes the token told, and has a receipt that names so many gateways.
+func (b *builder) acknowledged(gateways int) {
+	b.publish("told", "x", revoked)
+	e := &b.Events[len(b.Events)-1]
+	e.Enforced, e.Told = gateways, b.clock
+}
+
 func (b *builder) publish(jti, id string, state revocation.State) {
 	b.event(jti, id, state, time.Hour)
 	b.deliver(jti, state)
@@ -86,7 +93,7 @@ func clean() *builder {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	type want struct{ lost, wrong, regressions, diverged, unacked int }
+	type want struct{ lost, wrong, regressions, diverged, receipts, unacked int }
 	for name, c := range map[string]struct {
 		spoil func(*builder)
 		want  want
@@ -147,6 +154,16 @@ func TestCheck(t *testing.T) {
 			b.Events[len(b.Events)-1].Acked = 0
 			delete(b.Hub, "doubt")
 		}, want{unacked: 1}},
+		"a receipt that is true":                    {func(b *builder) { b.acknowledged(3) }, want{}},
+		"a receipt that names one gateway too many": {func(b *builder) { b.acknowledged(4) }, want{receipts: 1}},
+		"a receipt that is early": {func(b *builder) {
+			b.acknowledged(3)
+			b.Events[len(b.Events)-1].Told -= 11 * time.Millisecond
+		}, want{receipts: 1}},
+		"a receipt of what was revoked before": {func(b *builder) {
+			b.publish("told", "first", revoked)
+			b.acknowledged(4) // of a repeat nobody is told anew
+		}, want{}},
 		"grace keeps a token alive": {func(b *builder) {
 			b.event("grace", "x", revoked, b.End-b.Grace/2)
 		}, want{lost: 1, diverged: 2}},
@@ -156,7 +173,7 @@ func TestCheck(t *testing.T) {
 			b := clean()
 			c.spoil(b)
 			v := history.Check(b.History)
-			got := want{len(v.Lost), len(v.False), len(v.Regressions), len(v.Diverged), v.Unacked}
+			got := want{len(v.Lost), len(v.False), len(v.Regressions), len(v.Diverged), len(v.Receipts), v.Unacked}
 			if got != c.want {
 				t.Errorf("got %+v, want %+v: %+v", got, c.want, v)
 			}

@@ -40,6 +40,9 @@ type Event struct {
 	Expiry int64         // milliseconds since the epoch
 	Sent   time.Duration // for the first time
 	Acked  time.Duration // 0: never, so that nobody knows whether it is stored
+
+	Enforced int           // gateways, as the receipt has it
+	Told     time.Duration // when the receipt came
 }
 
 // Response is what a gateway got and acknowledged.

@@ -414,7 +414,13 @@ type Event struct {
 	// Microseconds since the epoch.
 	TimeMicros int64 `protobuf:"varint,2,opt,name=time_micros,json=timeMicros,proto3" json:"time_micros,omitempty"`
 	// What it said.
-	State         State `protobuf:"varint,3,opt,name=state,proto3,enum=revocation.v1.State" json:"state,omitempty"`
+	State State `protobuf:"varint,3,opt,name=state,proto3,enum=revocation.v1.State" json:"state,omitempty"`
+	// The way in by which it came.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// Who decided it, as the source knows them. At most 256 bytes.
+	Actor string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Why, in a person's words: never a token. At most 512 bytes.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +476,27 @@ func (x *Event) GetState() State {
 	return State_STATE_UNSPECIFIED
 }
 
+func (x *Event) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Event) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_revocation_v1_record_proto protoreflect.FileDescriptor
 
 const file_revocation_v1_record_proto_rawDesc = "" +
@@ -491,12 +518,15 @@ const file_revocation_v1_record_proto_rawDesc = "" +
 	"\x06source\x18\v \x01(\tR\x06source\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12,\n" +
 	"\x06events\x18\r \x03(\v2\x14.revocation.v1.EventR\x06events\x120\n" +
-	"\x14issued_before_millis\x18\x0e \x01(\x03R\x12issuedBeforeMillis\"d\n" +
+	"\x14issued_before_millis\x18\x0e \x01(\x03R\x12issuedBeforeMillis\"\xaa\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vtime_micros\x18\x02 \x01(\x03R\n" +
 	"timeMicros\x12*\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x14.revocation.v1.StateR\x05state*j\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x14.revocation.v1.StateR\x05state\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x14\n" +
+	"\x05actor\x18\x05 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason*j\n" +
 	"\x06Domain\x12\x16\n" +
 	"\x12DOMAIN_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDOMAIN_TOKEN\x10\x01\x12\x11\n" +
