@@ -198,7 +198,6 @@ func (s *FullSync) applied(ctx context.Context) error {
 	for {
 		head := s.intake.writer.log.Snapshot()
 		if head.Version() >= last {
-			s.complete.Store(true)
 			return nil
 		}
 		select {

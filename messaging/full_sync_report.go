@@ -58,9 +58,10 @@ func NewSyncMetrics(reg prometheus.Registerer) *SyncMetrics {
 	return (*SyncMetrics)(m)
 }
 
-// tell logs, counts and reports how a read ended: one line for all of it.
+// tell reports, logs and counts how a read ended: one line for all of it, and
+// the count last, so that who waits for it sees the others.
 func (s *FullSync) tell(r *reading, took time.Duration, err error) {
-	s.metrics.reads.WithLabelValues(r.outcome).Inc()
+	defer s.metrics.reads.WithLabelValues(r.outcome).Inc()
 	s.metrics.refused.Add(float64(r.refused.Load()))
 	log := s.log.WithFields(logrus.Fields{
 		"reason": r.reason, "outcome": r.outcome, "entries": r.entries, "stored": r.stored.Load(), "known": r.known.Load(),
@@ -81,6 +82,7 @@ func (s *FullSync) tell(r *reading, took time.Duration, err error) {
 	if u, err := url.Parse(s.list); err == nil {
 		s.report.Connected(u.Host)
 	}
+	s.complete.Store(true) // after the report: ready and not connected would be a contradiction
 	if r.refused.Load() > 0 {
 		log.Error("The full sync is done, without the entries that are not understood")
 		return
