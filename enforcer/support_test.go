@@ -78,7 +78,7 @@ func start(tb testing.TB, cfg enforcer.Config) *enforcer.Enforcer {
 // eventually waits until what is so, and fails when it never is.
 func eventually(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
-	deadline := time.After(40 * time.Second)
+	deadline := time.After(time.Minute)
 	for !is() {
 		select {
 		case <-deadline:

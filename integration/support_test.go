@@ -281,7 +281,7 @@ func freePort(t *testing.T) string {
 }
 
 // patience is how long a condition may take to come true.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // eventually waits until a condition is true.
 func eventually(t *testing.T, what string, condition func() bool) {

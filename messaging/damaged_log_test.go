@@ -76,14 +76,7 @@ func TestALogThatIsBeingFilledIsSaid(t *testing.T) {
 	r := prepare(t, external(standalone(t, t.TempDir(), -1)))
 	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Metadata = map[string]string{"rebasing": "true"} })
 	r.run(t, r.follower.Run)
-	late := time.After(3 * time.Second)
-	for !strings.Contains(r.follower.NotReady(), "rebase") {
-		select {
-		case <-late:
-			t.Fatalf("it only says: %s", r.follower.NotReady())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	eventually(t, "it says so", func() bool { return strings.Contains(r.follower.NotReady(), "rebase") })
 }
 
 // What this replica purges while it reads, for its clock is ahead by less than the

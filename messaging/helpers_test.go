@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 const (
 	grace    = 10 * time.Minute
-	patience = 30 * time.Second // with what must happen at some time
+	patience = time.Minute // with what must happen at some time
 )
 
 // eventually waits until happened says so.

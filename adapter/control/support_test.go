@@ -35,7 +35,7 @@ import (
 
 const (
 	grace    = 10 * time.Minute
-	patience = 30 * time.Second
+	patience = time.Minute
 )
 
 // The clients that every plane knows, all with the same secret.

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is with what must happen at some time.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func fatal(tb testing.TB, err error) {
 	tb.Helper()
