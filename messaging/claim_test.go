@@ -278,7 +278,7 @@ func TestClaimsAreCounted(t *testing.T) {
 	eventually(t, "the hub is missed", func() bool { return !r.hub.Connected() })
 	began := time.Now()
 	r.refuses(t, claimOf("jti"), messaging.ErrClaimsNotReady)
-	if took := time.Since(began); took > time.Second { // another replica can be asked
+	if took := time.Since(began); took > 4*time.Second { // another replica can be asked
 		t.Errorf("it took %s", took)
 	}
 	for outcome, want := range map[string]float64{"granted": 3, "revoked": 12, "expired": 1, "failed": 1} {
@@ -336,13 +336,13 @@ func TestClaimsEndWithTheReplica(t *testing.T) {
 	fatal(t, err)
 	began := time.Now()
 	go r.stop()
-	if err := <-ended; err == nil || time.Since(began) > time.Second { // alone, it would take longer
+	if err := <-ended; err == nil || time.Since(began) > 4*time.Second { // alone, it would take longer
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 	restore()
 	began = time.Now()
 	r.refuses(t, claimOf("jti"), messaging.ErrClaimsNotReady)
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("after the end it took %s", took)
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // atOnce is how long refused credentials may take.
-const atOnce = 2 * time.Second
+const atOnce = 10 * time.Second // those that are tried on are tried for ever
 
 // guarded starts a NATS server that knows one name and one nkey, and returns
 // its URL and the path of the seed.

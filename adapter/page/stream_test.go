@@ -127,6 +127,18 @@ func TestPageMeasuresDeliveries(t *testing.T) {
 // Who opens the page is not told that there is no gateway before one was looked for,
 // and does not wait for the next second.
 func TestPageAsksForGatewaysAtOnce(t *testing.T) {
+	quickest := time.Minute
+	for range 3 { // the machine may be busy
+		quickest = min(quickest, firstGateways(t))
+	}
+	if quickest > 900*time.Millisecond {
+		t.Errorf("they come after %s", quickest)
+	}
+}
+
+// firstGateways opens the page with three gateways, and says how long it waits for them.
+func firstGateways(t *testing.T) time.Duration {
+	t.Helper()
 	s := newStage(t)
 	v := s.signIn(t)
 	resp, _ := v.ask("GET", "/page/session", nil, nil) // nobody looks, and nobody asks
@@ -136,9 +148,10 @@ func TestPageAsksForGatewaysAtOnce(t *testing.T) {
 	s.fleet.join(3, s.version.Load())
 	began := time.Now()
 	u := v.stream("/page/events").until(t, func(u update) bool { return u.Gateways.Whole || len(u.Gateways.Set) > 0 })
-	if took := time.Since(began); len(u.Gateways.Set) != 3 || took > 900*time.Millisecond {
-		t.Errorf("after %s it says %+v", took, u.Gateways)
+	if len(u.Gateways.Set) != 3 {
+		t.Errorf("it says %+v", u.Gateways)
 	}
+	return time.Since(began)
 }
 
 // However many events there are, a stream has four updates a second at most, of a
