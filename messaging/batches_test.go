@@ -294,7 +294,8 @@ func TestBatchesAreTakenFewAtATime(t *testing.T) { // alone: it is much work
 	eventually(t, "the first is stored", func() bool { return r.outcomes(t)["stored"] > 0 })
 	cons, err := r.stream(t, messaging.IngestStream).Consumer(t.Context(), "adapter")
 	fatal(t, err)
-	if info := cons.CachedInfo(); info.NumAckPending == 0 || info.NumAckPending > events/2 || info.NumRedelivered > 0 {
-		t.Errorf("%d of %d are taken, %d again", info.NumAckPending, events, info.NumRedelivered)
+	info, failed := cons.CachedInfo(), r.outcomes(t)["retried"] // a busy machine fails to store one in time
+	if info.NumAckPending == 0 || info.NumAckPending > events/2 || info.NumRedelivered > failed {
+		t.Errorf("%d of %d are taken, %d again, of which %d failed", info.NumAckPending, events, info.NumRedelivered, failed)
 	}
 }
