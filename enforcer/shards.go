@@ -41,10 +41,10 @@ type shards[P joinable[P]] struct {
 }
 
 // shard is entries in the order of their digests. Most digests that are looked
-// for are not there: of each entry the next 32 bits of its digest lie apart, where
-// a lookup reads a fifth of the memory, which the processor has to wait for.
+// for are not there: a filter tells so of nearly all of them, out of little memory,
+// for which the processor waits less than for the entries.
 type shard[P joinable[P]] struct {
-	prints  []uint32
+	filter  bloom
 	entries []entry[P]
 }
 
@@ -53,10 +53,11 @@ func (s *shards[P]) find(d revocation.Digest) (value P, found bool) {
 		return value, false
 	}
 	in := s.dir[shardOf(&d, s.bits)]
-	if in == nil || !printed(in.prints, printOf(&d, s.bits)) {
+	k := keyOf(&d)
+	if in == nil || !in.filter.mayHold(k) {
 		return value, false
 	}
-	if i := search(in.entries, keyOf(&d), s.bits); i < len(in.entries) && in.entries[i].digest == d {
+	if i := search(in.entries, k, s.bits); i < len(in.entries) && in.entries[i].digest == d {
 		return in.entries[i].value, true
 	}
 	return value, false
@@ -79,33 +80,6 @@ func (s *shards[P]) all() iter.Seq[[]entry[P]] {
 			}
 		}
 	}
-}
-
-// printOf is the 32 bits of a digest after those that choose its shard.
-func printOf(d *revocation.Digest, bits int) uint32 {
-	return uint32(binary.BigEndian.Uint64(d[:8]) << bits >> 32) // what is left of 64
-}
-
-// printed says whether prints, which are sorted, hold p. As search, it begins where
-// p would be.
-func printed(prints []uint32, p uint32) bool {
-	n := len(prints)
-	guess := int(uint64(p) * uint64(n) >> 32)
-	low, high := guess, guess // the place is in low..high
-	for step := 2; low > 0 && prints[low-1] >= p; step *= 2 {
-		low, high = max(0, low-step), low
-	}
-	for step := 2; high < n && prints[high] < p; step *= 2 {
-		low, high = high+1, min(n, high+step)
-	}
-	for low < high {
-		if middle := int(uint(low+high) / 2); prints[middle] < p {
-			low = middle + 1
-		} else {
-			high = middle
-		}
-	}
-	return low < n && prints[low] == p
 }
 
 // key is a digest as two numbers, in whose order digests are sorted.
@@ -236,7 +210,7 @@ func (s shards[P]) with(adds []entry[P]) shards[P] {
 		}
 		scratch = merge(scratch[:0], s.at(at), adds[:n])
 		s.count += len(scratch) - len(s.at(at))
-		s.dir[at] = exact(scratch, s.bits)
+		s.dir[at] = exact(scratch)
 		adds = adds[n:]
 	}
 	return s
@@ -261,14 +235,14 @@ func merge[P joinable[P]](dst, old, adds []entry[P]) []entry[P] {
 }
 
 // exact copies entries into a shard, in no more memory than they need.
-func exact[P joinable[P]](entries []entry[P], bits int) *shard[P] {
+func exact[P joinable[P]](entries []entry[P]) *shard[P] {
 	if len(entries) == 0 {
 		return nil
 	}
-	own := &shard[P]{make([]uint32, len(entries)), make([]entry[P], len(entries))}
+	own := &shard[P]{entries: make([]entry[P], len(entries))}
 	copy(own.entries, entries)
 	for i := range own.entries {
-		own.prints[i] = printOf(&own.entries[i].digest, bits)
+		own.filter.add(keyOf(&own.entries[i].digest))
 	}
 	return own
 }
@@ -289,7 +263,7 @@ func (s shards[P]) without(removed []revocation.Digest) shards[P] {
 		scratch = subtract(scratch[:0], s.at(at), removed[:n])
 		if gone := len(s.at(at)) - len(scratch); gone > 0 {
 			s.count -= gone
-			s.dir[at] = exact(scratch, s.bits)
+			s.dir[at] = exact(scratch)
 		}
 		removed = removed[n:]
 	}
@@ -328,7 +302,7 @@ func (s shards[P]) purged(gone func(P) bool) shards[P] {
 			s.dir, copied = slices.Clone(s.dir), true
 		}
 		s.count -= len(shard) - len(scratch)
-		s.dir[at] = exact(scratch, s.bits)
+		s.dir[at] = exact(scratch)
 	}
 	return s.sized(s.count)
 }
@@ -353,7 +327,7 @@ func (s shards[P]) sized(n int) shards[P] {
 	scratch := make([]entry[P], 0, fullShard)
 	for i := range dir {
 		scratch = s.appendShard(scratch[:0], i, bits)
-		dir[i] = exact(scratch, bits)
+		dir[i] = exact(scratch)
 	}
 	return shards[P]{bits: bits, dir: dir, count: s.count}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"revocation-adapter/revocation"
 )
@@ -92,7 +93,7 @@ func compareShards(t *testing.T, s *shards[until], model map[revocation.Digest]u
 		shard := s.at(at)
 		held += len(shard)
 		for i := range shard {
-			if s.dir[at].prints[i] != printOf(&shard[i].digest, s.bits) || shardOf(&shard[i].digest, s.bits) != at || i > 0 && compareEntries(shard[i-1], shard[i]) >= 0 {
+			if !s.dir[at].filter.mayHold(keyOf(&shard[i].digest)) || shardOf(&shard[i].digest, s.bits) != at || i > 0 && compareEntries(shard[i-1], shard[i]) >= 0 {
 				t.Fatalf("%x is at %d of shard %d", shard[i].digest, i, at)
 			}
 		}
@@ -120,22 +121,30 @@ func TestChosenDigests(t *testing.T) {
 	}
 }
 
-func TestPrinted(t *testing.T) {
+// A filter never misses what was added, and seldom sees what was not.
+func TestBloom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for range 2000 {
-		prints := make([]uint32, rng.IntN(40))
-		for i := range prints {
-			prints[i] = uint32(rng.Uint64()) >> rng.IntN(32) // uniform, or all at one end
+	for n, seldom := range map[int]float64{0: 0, 1: 0.0001, 128: 0.002, fullShard: 0.04, 5000: 1} {
+		var b bloom
+		added := make([]key, n)
+		for i := range added {
+			added[i] = key{rng.Uint64(), rng.Uint64()}
+			b.add(added[i])
 		}
-		slices.Sort(prints)
-		for range 40 {
-			p := uint32(rng.Uint64()) >> rng.IntN(32)
-			if len(prints) > 0 && rng.IntN(2) == 0 {
-				p = prints[rng.IntN(len(prints))] + uint32(rng.IntN(3)) - 1
+		for _, k := range added {
+			if !b.mayHold(k) {
+				t.Fatalf("of %d it misses %x", n, k)
 			}
-			if _, want := slices.BinarySearch(prints, p); printed(prints, p) != want {
-				t.Fatalf("%d in %d: %t", p, prints, !want)
+		}
+		const others = 100_000
+		seen := 0
+		for range others {
+			if b.mayHold(key{rng.Uint64(), rng.Uint64()}) {
+				seen++
 			}
+		}
+		if float64(seen) > seldom*others {
+			t.Errorf("with %d it sees %d of %d others", n, seen, others)
 		}
 	}
 }
@@ -157,16 +166,18 @@ func BenchmarkFindChosen(b *testing.B) {
 }
 
 // Whatever it has grown from, and shrunk from, a set takes no more than 32 bytes a
-// token: 24 of its own, what slices take, and what allocations are rounded up by.
+// token: 20 of its own, 1 to 4 of a filter, what slices take, and what allocations are rounded up by.
 func TestMemory(t *testing.T) {
 	const roundedUp = 1.19 // between the two of Go's size classes that are farthest apart here
 	rng := rand.New(rand.NewPCG(3, 3))
 	var s shards[until]
 	check := func() {
 		t.Helper()
-		held := 56 * len(s.dir)
-		for shard := range s.all() {
-			held += 24 * cap(shard)
+		held := 8 * len(s.dir)
+		for _, in := range s.dir {
+			if in != nil {
+				held += 20*cap(in.entries) + int(unsafe.Sizeof(*in))
+			}
 		}
 		if perToken := float64(held) * roundedUp / float64(s.count); s.count > 1000 && perToken > 32 {
 			t.Fatalf("%.1f bytes a token of %d", perToken, s.count)

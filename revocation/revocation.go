@@ -128,13 +128,14 @@ const (
 // digestOf returns the digest of a key in three pieces.
 func digestOf(d Domain, a, b, c string) Digest {
 	if len(a)+len(b)+len(c) > shortKey {
-		return sum(append(make([]byte, 0, longKey+8), d.String()...), a, b, c)
+		return shortened(append(append(append(append(append(make([]byte, 0, longKey+8), d.String()...), 0), a...), b...), c...))
 	}
-	return sum(append(make([]byte, 0, shortKey+8), d.String()...), a, b, c)
-}
-
-func sum(buf []byte, a, b, c string) Digest {
-	return shortened(append(append(append(append(buf, 0), a...), b...), c...))
+	var buf [shortKey + 16]byte
+	n := copy(buf[:], d.String()) + 1 // ten letters at most, and 0 after them
+	n += copy(buf[n:], a)
+	n += copy(buf[n:], b)
+	n += copy(buf[n:], c)
+	return shortened(buf[:n])
 }
 
 func shortened(buf []byte) Digest {
