@@ -4,8 +4,7 @@ package enforcer
 // the processor waits for one line of its caches. Digests are uniform, so that their
 // own bits take the place of hashes; whoever chooses digests makes it useless, and
 // nothing worse (F. Putze, P. Sanders, J. Singler: Cache-, Hash- and Space-Efficient
-// Bloom Filters, 2007). Of a full shard's digests it sees one in thirty that is not
-// there.
+// Bloom Filters, 2007). Beside a full shard one in forty that is not there seems to be.
 type bloom [bloomBlocks][blockWords]uint64
 
 const (

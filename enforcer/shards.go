@@ -44,8 +44,9 @@ type shards[P joinable[P]] struct {
 // for are not there: a filter tells so of nearly all of them, out of little memory,
 // for which the processor waits less than for the entries.
 type shard[P joinable[P]] struct {
-	filter  bloom
 	entries []entry[P]
+	_       [32]byte // with the eight that Go puts before what is large and has pointers, the filter begins a line
+	filter  bloom
 }
 
 func (s *shards[P]) find(d revocation.Digest) (value P, found bool) {

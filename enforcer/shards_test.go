@@ -15,8 +15,11 @@ import (
 // randomDigest is uniform, or one that somebody chose: many begin alike.
 func randomDigest(rng *rand.Rand, space uint64) (d revocation.Digest) {
 	high, low := rng.Uint64N(space)*0x9e3779b97f4a7c15, rng.Uint64N(3)
-	if rng.IntN(3) == 0 {
+	switch rng.IntN(4) {
+	case 0:
 		high, low = 0xabcdef<<40, rng.Uint64N(space)
+	case 1: // in any block of a filter
+		low *= 0x9e3779b97f4a7c15
 	}
 	binary.BigEndian.PutUint64(d[:8], high)
 	binary.BigEndian.PutUint64(d[8:], low)
@@ -124,16 +127,19 @@ func TestChosenDigests(t *testing.T) {
 // A filter never misses what was added, and seldom sees what was not.
 func TestBloom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for n, seldom := range map[int]float64{0: 0, 1: 0.0001, 128: 0.002, fullShard: 0.04, 5000: 1} {
+	for _, c := range []struct {
+		added  int
+		seldom float64 // of others
+	}{{0, 0}, {1, 0.0001}, {128, 0.002}, {fullShard, 0.03}, {5000, 1}} {
 		var b bloom
-		added := make([]key, n)
+		added := make([]key, c.added)
 		for i := range added {
 			added[i] = key{rng.Uint64(), rng.Uint64()}
 			b.add(added[i])
 		}
 		for _, k := range added {
 			if !b.mayHold(k) {
-				t.Fatalf("of %d it misses %x", n, k)
+				t.Fatalf("of %d it misses %x", c.added, k)
 			}
 		}
 		const others = 100_000
@@ -143,8 +149,20 @@ func TestBloom(t *testing.T) {
 				seen++
 			}
 		}
-		if float64(seen) > seldom*others {
-			t.Errorf("with %d it sees %d of %d others", n, seen, others)
+		if float64(seen) > c.seldom*others {
+			t.Errorf("with %d it sees %d of %d others", c.added, seen, others)
+		}
+	}
+}
+
+// A lookup waits for one line of the caches, wherever Go puts a shard.
+func TestFilterBeginsALine(t *testing.T) {
+	for range 100 {
+		tokens, rules := exact(make([]entry[until], 1)), exact(make([]entry[watermark], 1))
+		for _, at := range []uintptr{uintptr(unsafe.Pointer(&tokens.filter)), uintptr(unsafe.Pointer(&rules.filter))} {
+			if unsafe.Sizeof(at) == 8 && at%64 != 0 {
+				t.Fatalf("a filter begins %d bytes into a line", at%64)
+			}
 		}
 	}
 }

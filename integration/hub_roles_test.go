@@ -201,7 +201,7 @@ func (r roles) badCredentials(t *testing.T, _ *nats.Conn) {
 				args := map[string][]string{"revoke": {"revoke", "x"}, "deadletter": {"deadletter", "list"}, "run": {"run"}}[command]
 				began := time.Now()
 				code, _, errOut := adapterOf(t, tt.ext).run(t, args...)
-				if took := time.Since(began); code != tt.code || took > 10*time.Second || !strings.Contains(errOut, tt.says) {
+				if took := time.Since(began); code != tt.code || took > 8*time.Second || !strings.Contains(errOut, tt.says) {
 					t.Errorf("exit %d (want %d) after %s: %s", code, tt.code, took, errOut)
 				}
 			})

@@ -106,6 +106,19 @@ func (c claiming) refuses(t *testing.T, claim revocation.TokenClaim, why error) 
 	}
 }
 
+// refusesWithin is refuses, and says how long the quickest of three took: the machine
+// may be busy.
+func (c claiming) refusesWithin(t *testing.T, claim revocation.TokenClaim, why error) time.Duration {
+	t.Helper()
+	quickest := patience
+	for range 3 {
+		began := time.Now()
+		c.refuses(t, claim, why)
+		quickest = min(quickest, time.Since(began))
+	}
+	return quickest
+}
+
 func tokens(prefix string, n int) []string {
 	all := make([]string, n)
 	for i := range all {
@@ -276,12 +289,10 @@ func TestClaimsAreCounted(t *testing.T) {
 	r.expect(t, old, revocation.ClaimExpired)
 	shutdown(s)
 	eventually(t, "the hub is missed", func() bool { return !r.hub.Connected() })
-	began := time.Now()
-	r.refuses(t, claimOf("jti"), messaging.ErrClaimsNotReady)
-	if took := time.Since(began); took > 4*time.Second { // another replica can be asked
+	if took := r.refusesWithin(t, claimOf("jti"), messaging.ErrClaimsNotReady); took > time.Second { // another replica can be asked
 		t.Errorf("it took %s", took)
 	}
-	for outcome, want := range map[string]float64{"granted": 3, "revoked": 12, "expired": 1, "failed": 1} {
+	for outcome, want := range map[string]float64{"granted": 3, "revoked": 12, "expired": 1, "failed": 3} {
 		if n := r.metric(t, "claims_total", "outcome", outcome); n != want {
 			t.Errorf("%v are %s, want %v", n, outcome, want)
 		}
@@ -340,9 +351,7 @@ func TestClaimsEndWithTheReplica(t *testing.T) {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 	restore()
-	began = time.Now()
-	r.refuses(t, claimOf("jti"), messaging.ErrClaimsNotReady)
-	if took := time.Since(began); took > 4*time.Second {
+	if took := r.refusesWithin(t, claimOf("jti"), messaging.ErrClaimsNotReady); took > time.Second {
 		t.Errorf("after the end it took %s", took)
 	}
 }

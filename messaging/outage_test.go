@@ -74,6 +74,7 @@ func TestAnOutageBuriesNothing(t *testing.T) {
 			eventually(t, "it could not be stored", func() bool { return len(r.outcomes(t)) > 0 })
 			restore()
 			eventually(t, "it is stored", func() bool { return r.outcomes(t)["stored"] == 1 })
+			eventually(t, "it is out of the way", func() bool { return r.state(t, messaging.IngestStream).Msgs == 0 })
 			if got, lines := r.outcomesOnce(t), r.book.find(logrus.ErrorLevel, ""); got["retried"] == 0 || len(got) != 2 || len(lines) > 0 {
 				t.Errorf("outcomes %v, %d error lines", got, len(lines))
 			}
@@ -155,6 +156,7 @@ func TestStopGivesUpAStoreThatIsStuck(t *testing.T) {
 	restore()
 	r.run(t, r.listener.Run)
 	eventually(t, "it is stored", func() bool { return r.outcomes(t)["stored"] == 1 })
+	eventually(t, "it is out of the way", func() bool { return r.state(t, messaging.IngestStream).Msgs == 0 })
 	if got := r.outcomesOnce(t); got["retried"] == 0 || len(got) != 2 {
 		t.Errorf("outcomes %v", got)
 	}

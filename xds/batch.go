@@ -47,18 +47,13 @@ func (c *Cache) beat() bool {
 
 // freshFor is what is known at s, which may be older than that. Whoever is sent it
 // has been told of the last heartbeat, even if nothing is known any more: else he
-// would be told so again and again. Between two heartbeats all are told the same,
-// so that what is packed for one serves all.
+// would be told so again and again.
 func (c *Cache) freshFor(s *revocation.Snapshot) (f freshness) {
-	told := c.told.Load()
-	if told.version <= s.Version() {
+	if told := c.told.Load(); told.version <= s.Version() {
 		f.beat = told.beat
 	}
 	if version, at := c.fresh(); !at.IsZero() && version <= s.Version() {
 		f.version, f.at = version, at.UnixMicro()
-		if f.beat > 0 {
-			f.at = min(f.at, told.at)
-		}
 	}
 	return f
 }

@@ -251,10 +251,17 @@ func TestNobodyAnswersTheClaim(t *testing.T) {
 		cfg.OneTime = []config.OneTime{{Path: "/*", All: true}}
 		cfg.Claims.OnUnreachable, cfg.Claims.Timeout = policy, config.Default().Claims.Timeout/10
 		r := start(t, cfg)
-		began := time.Now()
-		got, _ := r.get(t, "http://"+r.forwardAuth+"/", "Authorization", bearer(jwt("a")))
-		if got != code || time.Since(began) > 10*time.Second {
-			t.Errorf("%s: got %d after %s", policy, got, time.Since(began))
+		quickest := time.Minute
+		for _, id := range []string{"a", "b", "c"} { // the machine may be busy
+			began := time.Now()
+			got, _ := r.get(t, "http://"+r.forwardAuth+"/", "Authorization", bearer(jwt(id)))
+			quickest = min(quickest, time.Since(began))
+			if got != code {
+				t.Errorf("%s: got %d", policy, got)
+			}
+		}
+		if quickest > 2*time.Second {
+			t.Errorf("%s: answered after %s", policy, quickest)
 		}
 	}
 }
