@@ -80,7 +80,7 @@ func claiming(t *testing.T, n int) (*enforcer.Enforcer, *claims, *hub) {
 
 func wantClaim(t *testing.T, e *enforcer.Enforcer, token enforcer.Token, want enforcer.Verdict) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if d, err := e.Claim(ctx, token); err != nil || d.Verdict != want {
 		t.Errorf("%+v, %v, want verdict %d", d, err, want)
@@ -182,7 +182,13 @@ func TestClaimThatHangs(t *testing.T) {
 func TestClaimThatNobodyAnswers(t *testing.T) {
 	e, c, _ := claiming(t, 2)
 	c.answer = func(int, *revocationv1.ClaimRequest) error { return status.Error(codes.Unavailable, "no hub") }
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // who gives up
+		defer cancel()
+		for ctx.Err() == nil && len(c.seen()) < 4 {
+			<-time.After(time.Millisecond)
+		}
+	}()
 	defer cancel()
 	if d, err := e.Claim(ctx, jwtOf("once")); !errors.Is(err, enforcer.ErrUnclaimed) || d.Verdict == enforcer.Pass {
 		t.Errorf("%+v, %v", d, err)

@@ -13,7 +13,7 @@ import (
 // Hasten makes e impatient: a test waits for what it does after seconds.
 func (e *Enforcer) Hasten() {
 	e.pace.retryMin, e.pace.retryMax = time.Millisecond, 50*time.Millisecond
-	e.pace.silence, e.pace.claim, e.pace.claimRetry = 300*time.Millisecond, 250*time.Millisecond, 5*time.Millisecond
+	e.pace.silence, e.pace.claim, e.pace.claimRetry = 300*time.Millisecond, 2*time.Second, 5*time.Millisecond
 	e.pace.purge = 20 * time.Millisecond
 }
 

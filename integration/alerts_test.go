@@ -135,9 +135,10 @@ func (m *monitored) checkQuiet(t *testing.T, rules int) {
 			}
 		}
 	}
-	if firing := m.firing(t); rules != 0 || len(firing) != 0 {
-		t.Fatalf("%d rules are not loaded; while all is well these fire: %v", rules, firing)
+	if rules != 0 {
+		t.Fatalf("%d rules are not loaded", rules)
 	}
+	eventually(t, "none fires while all is well", func() bool { return len(m.firing(t)) == 0 }) // a busy machine may have been late
 }
 
 // One gateway refuses what it gets, another says nothing.
@@ -194,7 +195,7 @@ func alertsOfAdapters(t *testing.T, m *monitored) {
 	}
 	a.start(t)
 	m.awaitFiring(t, "RevocationLogWentBack", "RevocationAdapterNotReady")
-	if firing := m.firing(t); slices.ContainsFunc(firing, func(name string) bool { return strings.Contains(name, "Down") }) {
-		t.Errorf("it runs, and these fire: %v", firing)
-	}
+	eventually(t, "it runs, and none says that it is down", func() bool {
+		return !slices.ContainsFunc(m.firing(t), func(name string) bool { return strings.Contains(name, "Down") })
+	})
 }

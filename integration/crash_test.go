@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ import (
 
 // acknowledged publishes events one after another, as fast as they are stored,
 // until ctx ends, and returns those that were.
-func (a *adapter) acknowledged(ctx context.Context, name string) []string {
+func (a *adapter) acknowledged(ctx context.Context, name string, count *atomic.Int64) []string {
 	var stored []string
 	for ctx.Err() == nil {
 		conn, err := nats.Connect("nats://"+a.hub, nats.NoReconnect())
@@ -38,6 +39,7 @@ func (a *adapter) acknowledged(ctx context.Context, name string) []string {
 				break // not stored for certain
 			}
 			stored = append(stored, jti)
+			count.Add(1)
 		}
 		conn.Close()
 	}
@@ -53,10 +55,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	defer stop()
 	var mu sync.Mutex
 	var stored []string
+	var count atomic.Int64
 	var publishers sync.WaitGroup
 	for i := range 4 {
 		publishers.Go(func() {
-			mine := a.acknowledged(ctx, fmt.Sprint("p", i))
+			mine := a.acknowledged(ctx, fmt.Sprint("p", i), &count)
 			mu.Lock()
 			stored = append(stored, mine...)
 			mu.Unlock()
@@ -64,6 +67,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	last := uint64(0)
 	for range 6 {
+		enough := count.Load() + 20
+		eventually(t, "some are acknowledged", func() bool { return count.Load() >= enough })
 		time.Sleep(time.Duration(100+rand.N(400)) * time.Millisecond) //nolint:forbidigo // killed at any moment
 		a.signal(t, syscall.SIGKILL)
 		a.start(t)

@@ -161,7 +161,7 @@ func TestNothingPassesBeforeTheSet(t *testing.T) {
 func TestStaleIsAPolicy(t *testing.T) {
 	a, s := startAdapter(t), newSigner(t)
 	set := func(policy string) string {
-		return s.section() + fmt.Sprintf("[set]\nmax_staleness = \"6s\"\non_stale = %q\nsnapshot_file = \"\"\n", policy)
+		return s.section() + fmt.Sprintf("[set]\nmax_staleness = \"10s\"\non_stale = %q\nsnapshot_file = \"\"\n", policy)
 	}
 	strict, lenient := startEnforcer(t, set("deny"), a), startEnforcer(t, set("allow"), a)
 	call := func(address, token string) answer { return get(t, address, "/", "Authorization", "Bearer "+token) }
@@ -170,7 +170,7 @@ func TestStaleIsAPolicy(t *testing.T) {
 	for _, e := range []string{strict.ForwardAuth, lenient.ForwardAuth} {
 		becomes(t, http.StatusUnauthorized, func() answer { return call(e, revoked) })
 	}
-	for begin := time.Now(); time.Since(begin) < 8*time.Second; <-time.After(500 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 12*time.Second; <-time.After(500 * time.Millisecond) {
 		call(strict.ForwardAuth, valid).passed(t, "heartbeats keep the set fresh")
 	}
 	a.signal(t, os.Kill)
@@ -224,7 +224,7 @@ func TestEnforcerFailsOver(t *testing.T) {
 
 func TestCaddyExample(t *testing.T) {
 	a, s, behind := startAdapter(t), newSigner(t), startAPI(t)
-	e := startEnforcer(t, s.section()+"[[one_time]]\npath = \"/pay\"\nall = true\n", a)
+	e := startEnforcer(t, s.section()+"[[one_time]]\npath = \"/pay\"\nall = true\n[claims]\ntimeout = \"20s\"\n", a)
 	dir := t.TempDir()
 	out, err := exec.Command("go", "-C", "caddy", "build", "-o", filepath.Join(dir, "caddy"), ".").CombinedOutput()
 	if err != nil {

@@ -91,7 +91,7 @@ func TestReceiptOfARevocation(t *testing.T) {
 	says(0, `^{"name":"r-1","state":"approved","event_id":".+","sequence":\d+}\n$`, "approve", "r-1", "--json")
 
 	slow := holdBack(t, a)
-	says(1, `enforced 1, pending 1 \(.*held.*\), .*\n.*1 gateways are not known to enforce`, "revoke", "r-3", "--wait", "300ms")
+	says(1, `enforced 1, pending 1 \(.*held.*\), .*\n.*1 gateways are not known to enforce`, "revoke", "r-3", "--wait", "5s")
 	if o := a.overview(t); len(o.Gateways) != 2 || len(o.Replicas) != 1 {
 		t.Errorf("overview is %+v", o)
 	}
@@ -156,14 +156,14 @@ func TestReceiptWithoutOneOfThreeAdapters(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-all[2].left
-	code, out, errOut := all[0].run(t, "revoke", "r-2", "--wait", "3s")
+	code, out, errOut := all[0].run(t, "revoke", "r-2", "--wait", "20s")
 	if code != 1 || !strings.Contains(out, "enforced 2, pending 0, unreachable 1 (gw-delta)") {
 		t.Errorf("exit %d: %s%s", code, out, errOut)
 	}
 	moved := runGateway(t, all[1].dial(t, nil), delta, "")
 	moved.awaits(t, "r-2")
 	eventually(t, "its ACK has come", connected("gw-delta", "gw-rtds", "gw-sotw"))
-	if code, out, errOut := all[0].run(t, "revoke", "r-3", "--wait", "3s"); code != 0 || !strings.Contains(out, "enforced 3, ") {
+	if code, out, errOut := all[0].run(t, "revoke", "r-3", "--wait", "20s"); code != 0 || !strings.Contains(out, "enforced 3, ") {
 		t.Errorf("exit %d: %s%s", code, out, errOut)
 	}
 	if far.holds("r-2") {

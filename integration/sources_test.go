@@ -221,11 +221,12 @@ func TestSourcesReported(t *testing.T) {
 	a := startWith(t, p.section("")+"[amqp]\nbrokers = [\"amqp://bob:hunter2@127.0.0.1:1\", \"amqp://bob:hunter2@127.0.0.1:2\"]\n"+
 		"[notify]\nusername = \"km\"\npassword = \"hunter2\"\n")
 	a.publish(t, event("published", inAnHour()))
-	eventually(t, "the event and the list are reported", func() bool {
-		all := a.sources(t)
-		return all["nats"].Events == 1 && all["full-sync"].Events == 1 && all["amqp-2"].Errors > 0
-	})
 	all := a.sources(t)
+	eventually(t, "the event and the list are reported", func() bool {
+		all = a.sources(t)
+		return all["nats"].Events == 1 && all["full-sync"].Events == 1 && all["full-sync"].Connected &&
+			all["amqp-1"].Errors > 0 && all["amqp-2"].Errors > 0
+	})
 	if s := all["nats"]; !s.Connected || s.LastEvent == "" || s.Lag > patience.Seconds() || s.Errors != 0 {
 		t.Errorf("nats: %+v", s)
 	}

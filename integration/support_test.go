@@ -211,7 +211,7 @@ func (a *adapter) get(t *testing.T, path string) (code int, body string) {
 // run runs a command of the adapter's command line.
 func (a *adapter) run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append([]string{"--config", a.config}, args...)...)
 	var out, errOut strings.Builder

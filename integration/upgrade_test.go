@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 )
 
@@ -25,7 +26,7 @@ func TestUpgradeAndBack(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	published := make(chan []string, 1)
-	go func() { published <- stays.acknowledged(ctx, "load") }()
+	go func() { published <- stays.acknowledged(ctx, "load", new(atomic.Int64)) }()
 	g := connectGateway(t, stays, rtds, "")
 	for step, binary := range []string{"", next, ""} {
 		changes.binary = binary

@@ -123,12 +123,12 @@ func authenticate(_ context.Context, _, id, given string) ([]string, error) {
 	return roles[id], nil
 }
 
-// stored says that the hub stored everything two seconds before it was published.
+// stored says that the hub stored everything six seconds before it was published.
 func (s *stage) stored(_ context.Context, c revocation.Change) (time.Time, error) {
 	if c.Name() == "of-a-clock-ahead" {
 		return time.Now().Add(time.Hour), nil
 	}
-	return s.now().Add(-2 * time.Second), nil
+	return s.now().Add(-6 * time.Second), nil
 }
 
 // change revokes or approves a token id, and publishes it.

@@ -113,7 +113,7 @@ func TestPageMeasuresDeliveries(t *testing.T) {
 	s.fleet.join(3, s.version.Load())
 	st := s.signIn(t).stream("/page/events")
 	st.until(t, func(u update) bool { return u.Whole })
-	for name, within := range map[string][2]float64{"b6f9": {1900, 5000}, "of-a-clock-ahead": {0, 1800}} {
+	for name, within := range map[string][2]float64{"b6f9": {5900, 15_000}, "of-a-clock-ahead": {0, 5800}} {
 		version := s.change(t, name, revocation.Revoked)
 		s.fleet.confirm(version)
 		u := st.until(t, func(u update) bool { return len(u.Deliveries) > 0 })

@@ -53,6 +53,7 @@ type Keys struct {
 	parser  *jwt.Parser
 	anyTime *jwt.Parser // accepts what is not in force
 	client  *http.Client
+	wait    time.Duration // waitForKeys
 	sources []*source
 	current atomic.Pointer[keySet] // nil until every source was read
 
@@ -77,7 +78,7 @@ func New(cfg Config) (*Keys, error) {
 	transport := &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, IdleConnTimeout: fetchTimeout}
 	k := &Keys{
 		cfg: cfg, client: &http.Client{Transport: transport, Timeout: fetchTimeout, CheckRedirect: noRedirect},
-		wanted: make(chan struct{}, 1), next: make(chan struct{}),
+		wait: waitForKeys, wanted: make(chan struct{}, 1), next: make(chan struct{}),
 	}
 	for _, path := range cfg.Files {
 		k.sources = append(k.sources, &source{name: path, load: fromFile(path), file: true})

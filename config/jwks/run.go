@@ -69,7 +69,7 @@ func (k *Keys) ask(ctx context.Context) reading {
 	select {
 	case <-read:
 		return answered
-	case <-time.After(waitForKeys):
+	case <-time.After(k.wait):
 	case <-ctx.Done():
 	}
 	return unanswered

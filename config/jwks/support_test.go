@@ -150,6 +150,7 @@ func running(t *testing.T, change func(*jwks.Config)) (*jwks.Keys, *clock, *safe
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.WaitLonger()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }()
