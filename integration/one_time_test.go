@@ -103,7 +103,7 @@ scope = "OTT"
 path = "/vote"
 all = true
 [claims]
-timeout = "20s"
+timeout = "5s"
 `, a)
 	call := func(method, path, token string) answer {
 		return get(t, e.ForwardAuth, "/check", "X-Original-URI", path, "X-Original-Method", method, "Authorization", "Bearer "+token)

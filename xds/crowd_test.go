@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -305,7 +306,7 @@ func TestNamesOfAStreamAreBounded(t *testing.T) {
 		c := w.delta(t)
 		c.accept()
 		for i := range 60 { // of 1 MB
-			c.change([]string{fmt.Sprintf("%01000000d", i)}, nil)
+			c.change([]string{fmt.Sprint(strings.Repeat("0", 1_000_000), i)}, nil)
 		}
 		if got := c.end(); got.Code() != codes.ResourceExhausted {
 			t.Errorf("the stream ended with %v, want RESOURCE_EXHAUSTED", got)
