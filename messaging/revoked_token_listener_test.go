@@ -266,29 +266,39 @@ func TestApproval(t *testing.T) {
 // What was fetched and not begun comes back at once, not after ackWait.
 func TestAStoppedListenerGivesBackItsEvents(t *testing.T) {
 	t.Parallel()
+	for range 10 {
+		if givesBack(t) {
+			return
+		}
+	}
+	t.Error("events come back only after ackWait, or all were handled before the listener stopped: publish more, or this proves nothing")
+}
+
+// givesBack returns false where nothing was left, or where what was left may have
+// waited: the machine may be busy.
+func givesBack(t *testing.T) bool {
+	t.Helper()
 	cfg := embedded(t)
 	cfg.Workers = 1
 	r := prepare(t, cfg)
-	events := 0
-	for round := 0; r.state(t, messaging.IngestStream).Msgs == 0; round++ {
-		if round == 10 {
-			t.Fatal("all were handled before the listener stopped: publish more, or this proves nothing")
-		}
-		before := r.state(t, messaging.LogStream).Msgs
-		for range 400 {
-			r.publish(t, messaging.SubjectRevocation, jwtEvent(fmt.Sprint("e", events), fmt.Sprint("jti-", events)))
-			events++
-		}
-		r.run(t, r.listener.Run)
-		eventually(t, "the first is stored", func() bool { return r.state(t, messaging.LogStream).Msgs > before })
-		r.stop()
+	defer r.close()
+	const events, ackWait = 600, 5 * time.Second // more events than are begun at the same time
+	for i := range events {
+		r.publish(t, messaging.SubjectRevocation, jwtEvent(fmt.Sprint("e", i), fmt.Sprint("jti-", i)))
 	}
 	began := time.Now()
+	r.run(t, r.listener.Run)
+	eventually(t, "the first is stored", func() bool { return r.state(t, messaging.LogStream).Msgs > 0 })
+	r.stop()
+	left := r.state(t, messaging.IngestStream).Msgs
 	r.run(t, r.follower.Run, r.listener.Run)
 	r.settle(t)
-	if took := time.Since(began); len(r.held()) != events || took > 20*time.Second {
-		t.Errorf("%d of %d after %s", len(r.held()), events, took)
+	took := time.Since(began)
+	if len(r.held()) != events {
+		t.Errorf("%d of %d are held", len(r.held()), events)
 	}
+	t.Logf("%d were left, all are stored after %s", left, took)
+	return left > 0 && took < ackWait
 }
 
 // An event that was taken is finished, and answered, before Run returns.
