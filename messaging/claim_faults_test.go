@@ -116,32 +116,61 @@ func (r *relay) through() messaging.Config {
 // The record is stored, and the answer is late: it is found there.
 func TestAClaimWhoseAnswerIsLate(t *testing.T) {
 	t.Parallel()
+	for range 5 {
+		if foundLate(t) {
+			return
+		}
+	}
+	t.Error("it is never answered in time")
+}
+
+// foundLate returns false where the claim ended before its answer could be found:
+// the machine was busy.
+func foundLate(t *testing.T) bool {
+	t.Helper()
 	s := standalone(t, t.TempDir(), -1)
 	way := newRelay(t, s)
 	r, other := decide(t, way.through()), decide(t, external(s))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	c := claimOf("jti")
 	way.hold()
-	got := make(chan revocation.ClaimOutcome, 1)
+	began := time.Now()
+	var outcome revocation.ClaimOutcome
+	var failed error
+	ended := make(chan struct{})
 	go func() {
-		defer close(got)
-		outcome, err := r.claims.Claim(t.Context(), c)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- outcome
+		defer close(ended)
+		outcome, failed = r.claims.Claim(t.Context(), c)
 	}()
-	eventually(t, "it is stored", func() bool { return other.state(t, messaging.LogStream).Msgs == 1 })
-	other.expect(t, claimOf("jti"), revocation.ClaimRevoked)
-	other.expect(t, c, revocation.ClaimGranted) // the same claim, asked of another replica
+	stored := func() bool { return other.state(t, messaging.LogStream).Msgs == 1 }
+	eventually(t, "it is stored", func() bool { return stored() || time.Since(began) > 10*time.Second })
+	if !stored() {
+		<-ended
+		return false
+	}
+	if got, err := claim(ctx, claimOf("jti"), other); got != revocation.ClaimRevoked || err != nil {
+		t.Errorf("another claim is %s, %v", got, err)
+	}
+	if got, err := claim(ctx, c, other); got != revocation.ClaimGranted || err != nil { // the same claim, asked of another replica
+		t.Errorf("there it is %s, %v", got, err)
+	}
 	select {
-	case outcome := <-got:
-		t.Errorf("it is %s, though nobody could know", outcome)
-	case <-time.After(2500 * time.Millisecond): // longer than the replica waits for an answer
+	case <-ended:
+		if failed == nil {
+			t.Errorf("it is %s, though nobody could know", outcome)
+		}
+	case <-time.After(2100 * time.Millisecond): // longer than the replica waits for an answer
 	}
 	way.release()
-	if outcome := <-got; outcome != revocation.ClaimGranted {
-		t.Errorf("it is %s", outcome)
+	<-ended
+	if failed != nil && time.Since(began) >= 5*time.Second {
+		return false
 	}
+	if outcome != revocation.ClaimGranted || failed != nil {
+		t.Errorf("it is %s, %v", outcome, failed)
+	}
+	return true
 }
 
 // The record is stored, and the answer is lost: an error, and never "granted" by

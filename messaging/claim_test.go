@@ -287,12 +287,13 @@ func TestClaimsAreCounted(t *testing.T) {
 	old := claimOf("old")
 	old.Expiry = 1
 	r.expect(t, old, revocation.ClaimExpired)
+	failed := r.metric(t, "claims_total", "outcome", "failed") // a busy machine's
 	shutdown(s)
 	eventually(t, "the hub is missed", func() bool { return !r.hub.Connected() })
 	if took := r.refusesWithin(t, claimOf("jti"), messaging.ErrClaimsNotReady); took > time.Second { // another replica can be asked
 		t.Errorf("it took %s", took)
 	}
-	for outcome, want := range map[string]float64{"granted": 3, "revoked": 12, "expired": 1, "failed": 3} {
+	for outcome, want := range map[string]float64{"granted": 3, "revoked": 12, "expired": 1, "failed": failed + 3} {
 		if n := r.metric(t, "claims_total", "outcome", outcome); n != want {
 			t.Errorf("%v are %s, want %v", n, outcome, want)
 		}

@@ -93,7 +93,7 @@ func TestAClockThatIsAheadMissesNothing(t *testing.T) {
 	r.run(t, r.follower.Run)
 	<-time.After(time.Second)
 	r.updateLog(t, func(c *jetstream.StreamConfig) { c.Metadata = nil })
-	late := time.After(8 * time.Second)
+	late := time.After(patience) // the hub has the record for longer
 	for r.follower.NotReady() != "" {
 		select {
 		case <-late:
@@ -128,7 +128,7 @@ func TestALogThatWasMadeAnewEmptyIsNoticed(t *testing.T) {
 	r.awaitReady(t)
 	r.settle(t)
 	r.recreate(t, uint64(time.Now().UnixMicro()))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for len(r.book.find(logrus.ErrorLevel, "Another log")) == 0 {
 		select {

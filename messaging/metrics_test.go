@@ -152,9 +152,16 @@ func TestAFullLogHoldsEventsBack(t *testing.T) {
 	eventually(t, "the first are purged", func() bool { return r.metric(t, "records_purged_total") == 3 })
 	eventually(t, "there is room again", func() bool { return r.held()["late-0"] == revocation.Revoked })
 	now.advance(24 * time.Hour)
-	r.settle(t) // what could not be stored in time has expired
-	if got := r.outcomes(t); got["stored"]+got["expired"] != cfg.Limits.MaxLive+late || len(got) > 2 || r.metric(t, "log_full") != 0 {
-		t.Errorf("outcomes %v, full: %v", got, r.metric(t, "log_full"))
+	r.settle(t)              // what could not be stored in time has expired
+	got := r.outcomesOnce(t) // what was stored and came again may have, too
+	stored, expired := got["stored"], got["expired"]
+	delete(got, "stored")
+	delete(got, "expired")
+	if all := cfg.Limits.MaxLive + late; stored > all || stored+expired < all || len(got) > 0 {
+		t.Errorf("%d stored and %d expired of %d, others %v", stored, expired, all, got)
+	}
+	if full := r.metric(t, "log_full"); full != 0 {
+		t.Errorf("log_full is %v", full)
 	}
 }
 

@@ -33,6 +33,7 @@ func TestTwoReplicasConverge(t *testing.T) {
 			s := standalone(t, t.TempDir(), -1)
 			a, b := start(t, external(s)), start(t, external(s))
 			const events = 210
+			began := time.Now()
 			greatest, state, ids := map[string]int64{}, map[string]revocation.State{}, map[string][]string{}
 			for i := range events {
 				jti, id, expiry := fmt.Sprint("jti-", i%keys), fmt.Sprint("e", i), inAnHour()+int64(i*7919%events)*1000
@@ -57,8 +58,12 @@ func TestTwoReplicasConverge(t *testing.T) {
 				}
 			}
 			one, other := a.outcomes(t), b.outcomes(t)
-			if one["stored"] == 0 || other["stored"] == 0 || one["stored"]+other["stored"]+one["duplicate"]+other["duplicate"] != events {
+			stored, again := one["stored"]+other["stored"], one["duplicate"]+other["duplicate"]
+			if one["stored"] == 0 || other["stored"] == 0 || stored > events || stored+again < events {
 				t.Errorf("outcomes %v and %v of %d events", one, other, events)
+			}
+			if took := time.Since(began); stored+again > events && took < 5*time.Second { // later, some come again
+				t.Errorf("outcomes %v and %v of %d events, in %s", one, other, events, took)
 			}
 		})
 	}

@@ -266,39 +266,71 @@ func TestApproval(t *testing.T) {
 // What was fetched and not begun comes back at once, not after ackWait.
 func TestAStoppedListenerGivesBackItsEvents(t *testing.T) {
 	t.Parallel()
+	for range 10 {
+		if givesBack(t) {
+			return
+		}
+	}
+	t.Error("events come back only after ackWait, or all were handled before the listener stopped: publish more, or this proves nothing")
+}
+
+// givesBack returns false where nothing was left, or where what was left may have
+// waited: the machine may be busy.
+func givesBack(t *testing.T) bool {
+	t.Helper()
 	cfg := embedded(t)
 	cfg.Workers = 1
 	r := prepare(t, cfg)
-	const events = 400
+	defer r.close()
+	const events, ackWait = 600, 5 * time.Second // more events than are begun at the same time
 	for i := range events {
 		r.publish(t, messaging.SubjectRevocation, jwtEvent(fmt.Sprint("e", i), fmt.Sprint("jti-", i)))
 	}
+	began := time.Now()
 	r.run(t, r.listener.Run)
 	eventually(t, "the first is stored", func() bool { return r.state(t, messaging.LogStream).Msgs > 0 })
 	r.stop()
-	if left := r.state(t, messaging.IngestStream).Msgs; left == 0 {
-		t.Fatal("all were handled before the listener stopped: publish more, or this proves nothing")
-	}
-	began := time.Now()
+	left := r.state(t, messaging.IngestStream).Msgs
 	r.run(t, r.follower.Run, r.listener.Run)
 	r.settle(t)
-	if took := time.Since(began); len(r.held()) != events || took > 20*time.Second {
-		t.Errorf("%d of %d after %s", len(r.held()), events, took)
+	took := time.Since(began)
+	if len(r.held()) != events {
+		t.Errorf("%d of %d are held", len(r.held()), events)
 	}
+	t.Logf("%d were left, all are stored after %s", left, took)
+	return left > 0 && took < ackWait
 }
 
 // An event that was taken is finished, and answered, before Run returns.
 func TestStopFinishesWhatWasBegun(t *testing.T) {
 	t.Parallel()
+	for _, events := range []int{400, 200, 100, 50, 25} { // fewer, while the disk is slow
+		if stopFinishes(t, events) {
+			return
+		}
+	}
+	t.Error("it never stops in time")
+}
+
+// stopFinishes returns false where it took so long that the listener may give up.
+func stopFinishes(t *testing.T, events int) bool {
+	t.Helper()
 	cfg := embedded(t)
 	cfg.Workers = 32
 	r := prepare(t, cfg)
-	for i := range 400 {
+	for i := range events {
 		r.publish(t, messaging.SubjectRevocation, jwtEvent(fmt.Sprint("e", i), fmt.Sprint("jti-", i)))
 	}
+	began := time.Now()
 	r.run(t, r.listener.Run)
 	eventually(t, "the first is stored", func() bool { return r.outcomes(t)["stored"] > 0 })
+	stopping := time.Now()
+	r.stop()
+	late := time.Since(stopping) >= 2*time.Second || time.Since(began) >= 5*time.Second // then some come again
 	r.close()
+	if late {
+		return false
+	}
 	if warnings := r.book.find(logrus.WarnLevel, "Event"); len(warnings) > 0 {
 		t.Errorf("%d warnings, the first: %s", len(warnings), warnings[0].Message)
 	}
@@ -307,6 +339,7 @@ func TestStopFinishesWhatWasBegun(t *testing.T) {
 	if stored := again.state(t, messaging.LogStream).Msgs; int(stored) != handled["stored"] || len(handled) > 1 { //nolint:gosec // a count
 		t.Errorf("%d are stored, outcomes %v", stored, handled)
 	}
+	return true
 }
 
 // A whole JWT is a secret: its jti and expiry are read, and nothing else of it

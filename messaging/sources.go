@@ -68,24 +68,18 @@ type Report struct {
 func (r *Report) Ask(connected func() bool) { r.change(func() { r.ask = connected }) }
 
 // Connected says that the source is connected to a server now.
-func (r *Report) Connected(server string) { r.connected(true, server) }
+func (r *Report) Connected(server string) { r.change(func() { r.connected(true, server) }) }
 
-// Disconnected says that it is not, and why.
+// Disconnected says that it is not, and why. Nobody sees the one without the other.
 func (r *Report) Disconnected(err error) {
-	r.connected(false, "")
-	r.Failed(err)
+	r.change(func() {
+		r.failed(err)
+		r.connected(false, "")
+	})
 }
 
 // Failed counts an error; nil is none.
-func (r *Report) Failed(err error) {
-	if err == nil {
-		return
-	}
-	r.change(func() {
-		r.status.Errors++
-		r.status.LastError = err.Error()
-	})
-}
+func (r *Report) Failed(err error) { r.change(func() { r.failed(err) }) }
 
 // Begin says that events are being stored, of which the oldest came at a time.
 // What it returns says how many of them are.
@@ -120,17 +114,24 @@ func (r *Report) Status() (s SourceStatus) {
 	return s
 }
 
+// failed is called within change, as connected is.
+func (r *Report) failed(err error) {
+	if err == nil {
+		return
+	}
+	r.status.Errors++
+	r.status.LastError = err.Error()
+}
+
 func (r *Report) connected(is bool, server string) {
-	r.change(func() {
-		now := r.now().UTC()
-		if is != r.status.Connected || r.status.Since == nil {
-			r.status.Since = &now
-		}
-		r.status.Connected = is
-		if server != "" {
-			r.status.Server = server
-		}
-	})
+	now := r.now().UTC()
+	if is != r.status.Connected || r.status.Since == nil {
+		r.status.Since = &now
+	}
+	r.status.Connected = is
+	if server != "" {
+		r.status.Server = server
+	}
 }
 
 func (r *Report) change(do func()) {

@@ -191,7 +191,7 @@ func TestOpenReportsWhatTryingCannotMend(t *testing.T) {
 			cfg := config()
 			cfg.External = tt.ext
 			_, cfg.Log = newLogbook(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			hub, err := messaging.Open(ctx, cfg)
 			if err == nil {
