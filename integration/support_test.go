@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -71,26 +69,8 @@ type adapter struct {
 	hub, xds, control string // addresses
 	binary            string // what runs, if it is not the one that was built first
 	cmd               *exec.Cmd
-	log               *logBuffer
+	log               *stack.Output
 	left              chan struct{} // closed when the process has left
-}
-
-// logBuffer collects what a process prints.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // newAdapter writes a configuration on free ports. Extra is put in front of it;
@@ -128,7 +108,7 @@ func startAdapter(t *testing.T) *adapter {
 
 func (a *adapter) start(t *testing.T) {
 	t.Helper()
-	a.log = &logBuffer{}
+	a.log = &stack.Output{}
 	a.cmd = exec.Command(cmp.Or(a.binary, binary), "run", "--config", a.config)
 	a.cmd.Stderr = a.log
 	if err := a.cmd.Start(); err != nil {

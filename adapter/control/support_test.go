@@ -1,7 +1,6 @@
 package control_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -58,24 +56,6 @@ func roles() map[string][]string {
 	}
 }
 
-// book is what was logged and written.
-type book struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *book) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *book) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // plane is a control port with everything behind it: a hub, its log, a server of
 // gateways, and an issuer of tokens.
 type plane struct {
@@ -87,8 +67,8 @@ type plane struct {
 	grants *messaging.Grants
 	issuer *stack.Issuer
 	keys   string // path of the issuer's keys
-	logged *book
-	lines  *book // of the audit
+	logged *stack.Output
+	lines  *stack.Output // of the audit
 	http   *http.Client
 }
 
@@ -109,7 +89,7 @@ func fatal(tb testing.TB, err error) {
 // start starts a plane and waits until its log is complete.
 func start(tb testing.TB, change plan) *plane {
 	tb.Helper()
-	p := &plane{t: tb, logged: &book{}, lines: &book{}, log: revocation.NewLog(grace), keys: filepath.Join(tb.TempDir(), "keys.json")}
+	p := &plane{t: tb, logged: &stack.Output{}, lines: &stack.Output{}, log: revocation.NewLog(grace), keys: filepath.Join(tb.TempDir(), "keys.json")}
 	log := logrus.New()
 	log.SetOutput(p.logged)
 	log.SetLevel(logrus.DebugLevel)

@@ -1,7 +1,6 @@
 package page_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"revocation-adapter/adapter/page"
 	"revocation-adapter/adapter/receipts"
+	"revocation-adapter/integration/stack"
 	"revocation-adapter/revocation"
 )
 
@@ -36,7 +36,7 @@ type stage struct {
 	log   *revocation.Log
 	fleet *fleet
 	api   *api
-	out   *lockedBuffer // the log of the process
+	out   *stack.Output // the log of the process
 
 	late     atomic.Int64 // by how much the page's clock is ahead
 	secrets  atomic.Int64 // how often clients were given others
@@ -47,7 +47,7 @@ type stage struct {
 
 func newStage(tb testing.TB) *stage {
 	tb.Helper()
-	s := &stage{log: revocation.NewLog(time.Minute), fleet: newFleet(), out: &lockedBuffer{}}
+	s := &stage{log: revocation.NewLog(time.Minute), fleet: newFleet(), out: &stack.Output{}}
 	s.version.Store(1_795_179_102_638_318)
 	s.log.Publish(s.version.Load())
 	log := logrus.New()
@@ -248,22 +248,4 @@ func (f *fleet) lastQuery() receipts.Query {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.asked
-}
-
-// lockedBuffer is a log that is written and read at once.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(text []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(text)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

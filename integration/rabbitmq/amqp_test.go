@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"revocation-adapter/integration/rabbitmq"
+	"revocation-adapter/integration/stack"
 	"revocation-adapter/messaging"
 	"revocation-adapter/revocation"
 )
@@ -97,26 +97,8 @@ type replica struct {
 	log     *revocation.Log
 	intake  *messaging.Intake
 	sources *messaging.Sources
-	text    *logText
+	text    *stack.Output
 	reg     *prometheus.Registry
-}
-
-// logText collects what is logged.
-type logText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func startReplica(t *testing.T) *replica {
@@ -128,7 +110,7 @@ func startReplica(t *testing.T) *replica {
 func startReplicaOf(t *testing.T, maxLive int) *replica {
 	t.Helper()
 	r := &replica{
-		store: filepath.Join(t.TempDir(), "hub"), log: revocation.NewLog(time.Minute), text: &logText{},
+		store: filepath.Join(t.TempDir(), "hub"), log: revocation.NewLog(time.Minute), text: &stack.Output{},
 		reg: prometheus.NewRegistry(), sources: messaging.NewSources(time.Now),
 	}
 	log := logrus.New()

@@ -5,7 +5,6 @@
 package stack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,27 +28,12 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	left chan struct{} // closed when it has left
-	log  log
-}
-
-// log is what a process prints, over all its starts.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
+	log  Output        // over all its starts
 }
 
 // Log is what the process has printed.
 func (p *Process) Log() string {
-	p.log.mu.Lock()
-	defer p.log.mu.Unlock()
-	return p.log.text.String()
+	return p.log.String()
 }
 
 // Start starts the process. It must not run.
